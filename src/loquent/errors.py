@@ -1,0 +1,61 @@
+"""The exceptions that Loquent raises for its users' mistakes and for broken data; bugs surface as Python's own.
+
+LoquentError
+├── ArgumentError        (ValueError)    an argument that cannot work: names it, its value and the remedy
+│   └── ContextLengthError               the prompt and what it asks for exceed the model's positions
+├── ConfigError          (ValueError)    a config whose fields have wrong types or contradict one another
+├── CheckpointError      (OSError)       a model folder that is missing files, damaged, or does not fit its config
+├── HubError             (OSError)       a name that neither a folder, the cache nor the hub could resolve
+├── TokenizerError       (ValueError)    a tokenizer whose files are missing or damaged, or a text it cannot take
+├── TemplateError        (ValueError)    a chat template that is absent, fails, or exceeds its caps
+├── CapacityError        (RuntimeError)  a request that cannot fit into the KV store even alone
+├── RequestCancelledError (RuntimeError) the request was cancelled before its result was complete
+└── MissingExtraError    (ImportError)   an optional library is not installed: gives the pip command
+"""
+
+
+class LoquentError(Exception):
+    """The base of every exception that Loquent raises on purpose."""
+
+
+class ArgumentError(LoquentError, ValueError):
+    """An argument that cannot work; the message names the argument, its value and the remedy."""
+
+
+class ContextLengthError(ArgumentError):
+    """The prompt and the tokens asked for exceed the positions that the model has."""
+
+
+class ConfigError(LoquentError, ValueError):
+    """A configuration with fields of wrong types, or fields that contradict one another."""
+
+
+class CheckpointError(LoquentError, OSError):
+    """A model folder that lacks files, is damaged, or does not fit its configuration."""
+
+
+class HubError(LoquentError, OSError):
+    """A name that could not be resolved to files, or an upload that failed."""
+
+
+class TokenizerError(LoquentError, ValueError):
+    """Tokenizer files that are missing or damaged, or input that the tokenizer cannot take."""
+
+
+class TemplateError(LoquentError, ValueError):
+    """A chat template that is absent, fails, or exceeds its caps on time or output."""
+
+
+class CapacityError(LoquentError, RuntimeError):
+    """A request that cannot fit into the KV store even when it is alone."""
+
+
+class RequestCancelledError(LoquentError, RuntimeError):
+    """The request was cancelled before its result was complete."""
+
+
+class MissingExtraError(LoquentError, ImportError):
+    """An optional library is not installed; the message gives the command that installs it."""
+
+    def __init__(self, library: str, extra: str, purpose: str) -> None:
+        super().__init__(f'{purpose} needs {library}, which is not installed. Run: pip install "loquent[{extra}]"')
