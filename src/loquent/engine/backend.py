@@ -1,0 +1,74 @@
+"""What the engine needs of something that runs a model; it knows backends by these protocols and never by name."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = Any
+"""An array of the backend's own library (numpy, torch, ...), used above it through the array API standard."""
+
+
+@dataclass(frozen=True, eq=False)
+class Segment:
+    """The tokens that one sequence has read in one step; a step's segments are packed end to end, without padding.
+
+    The segment's tokens take the positions `start` to `start + len(tokens)` of its sequence, and their keys and values
+    go to the same slots of `pages`: position p lives in slot `p % page_size` of page `pages[p // page_size]`.
+    """
+
+    tokens: NDArray[np.int64]  # (n,), n >= 1
+    start: int  # how many tokens of the sequence the store holds already
+    pages: NDArray[np.int64]  # (ceil((start + n) / page_size),)
+    rows: int  # how many of the last tokens want a row of logits: 0 (a chunk of a prompt), 1, or more
+    span: int  # the longest the sequence may become: fixes rotary scalings that depend on the length
+
+
+@dataclass(frozen=True, eq=False)
+class Forward:
+    """What a step gives back: rows of all segments, in the order of the segments and of the tokens in each."""
+
+    logits: Array  # (rows, vocabulary), float32
+    hidden: Mapping[int, Array] = field(default_factory=dict)  # layer -> (rows, width); 0 is the embeddings' output
+
+
+class Store(Protocol):
+    """The memory behind the pages of one model; who uses which page is decided above it (`loquent.cache`)."""
+
+    page_size: int  # tokens per page
+    bytes_per_page: int
+
+    @property
+    def pages(self) -> int:
+        """How many pages there are now."""
+
+    def resize(self, pages: int) -> None:
+        """Grow or shrink to `pages`; pages below the smaller of both counts keep their content."""
+
+    def copy(self, sources: Sequence[int], targets: Sequence[int]) -> None:
+        """Copy whole pages, all layers and planes; no page is both a source and a target."""
+
+
+class Backend(Protocol):
+    """A model that reads ragged batches against a page store."""
+
+    vocabulary: int
+    max_positions: int | None  # None: no limit
+    incremental: bool  # whether tokens may be read in several steps (see `Decoder.incremental`)
+    layers: int
+
+    def open_store(self, page_size: int) -> Store:
+        """A new store with no pages yet."""
+
+    def prefix_key(self, span: int) -> Hashable:
+        """What, besides its tokens, a sequence's keys and values depend on: equal keys may share pages."""
+
+    def run(self, store: Store, segments: Sequence[Segment], hidden_layers: Sequence[int] = ()) -> Forward:
+        """Read the segments: write their keys and values into the store, and give the wanted rows.
+
+        Segments of one call may share pages before their `start`, but write to pages of their own.
+        """
