@@ -32,7 +32,7 @@ class HubKeywords(TypedDict, total=False):
     """
 
     revision: str | None
-    cache_dir: str | os.PathLike[str] | None
+    cache_dir: str | Path | None
     token: str | bool | None
     local_files_only: bool
     subfolder: str | None
