@@ -1,0 +1,107 @@
+"""A ragged batch: the tokens of several sequences packed end to end, with all that their layers need to know of them.
+
+It is made once per step; positions, index tensors and masks are shared by every layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from loquent.parts import Decoder, Rotary
+from loquent.torch.groups import Plan, Row, plan_groups
+from loquent.torch.layers import Linears, call_layer
+from loquent.torch.positions import RotaryFrequencies, Turns
+from loquent.torch.store import PageStore
+
+
+@dataclass(eq=False)
+class Batch:
+    """Packed tokens of `rows`; every tensor is (tokens, ...) in the order of the rows."""
+
+    rows: Sequence[Row]
+    positions: Tensor  # (tokens,)
+    plan: Plan
+    turns: dict[Rotary, Turns]
+    store: PageStore | None = None
+    slots: Tensor | slice | None = None  # where the new entries go
+    linear: Linears = call_layer
+    weights: dict[int, list[Tensor]] | None = None  # layer -> attention weights of each group, where wanted
+
+    lengths: list[int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.lengths = [row.length for row in self.rows]
+
+    def write(self, layer: int, entries: Sequence[Tensor]) -> None:
+        """Remember the new tokens' keys and values in the store, if there is one."""
+        if self.store is not None and self.slots is not None:
+            self.store.write(layer, self.slots, entries)
+
+    def restore(self, pieces: Sequence[Tensor]) -> Tensor:
+        """The results of the groups, (count, length, ...) each, as one packed tensor in the order of the rows."""
+        flat = [piece.flatten(0, 1) for piece in pieces]
+        packed = flat[0] if len(flat) == 1 else torch.cat(flat)
+        return packed if self.plan.restore is None else packed.index_select(0, self.plan.restore)
+
+
+def make_batch(
+    decoder: Decoder,
+    rows: Sequence[Row],
+    frequencies: RotaryFrequencies,
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    positions: Tensor | None = None,
+    store: PageStore | None = None,
+    linear: Linears = call_layer,
+    with_weights: bool = False,
+) -> Batch:
+    """The batch of `rows`; without `positions` (tokens,) each row's new tokens follow its past."""
+    if positions is None:
+        counted = [np.arange(row.past, row.past + row.length) for row in rows]
+        positions = torch.from_numpy(np.concatenate(counted)).to(device, non_blocking=True)
+    slots = _slots(rows, store.page_size, device) if store is not None else None
+    plan = plan_groups(
+        rows,
+        page_size=store.page_size if store else 1,
+        slots=store.pages * store.page_size if store else 0,
+        entry_size=decoder.blocks[0].attention.kv_heads * decoder.blocks[0].attention.head_dim,
+        device=device,
+        joined=torch.is_grad_enabled(),
+    )
+    lengths, spans = [row.length for row in rows], [row.span for row in rows]
+    turns = {}
+    for block in decoder.blocks:
+        rotary = block.attention.rotary
+        if rotary is not None and rotary not in turns:
+            cosines, sines = frequencies.turns(rotary, positions, lengths, spans)
+            turns[rotary] = cosines.to(dtype), sines.to(dtype)
+    return Batch(rows, positions, plan, turns, store, slots, linear, {} if with_weights else None)
+
+
+def _slots(rows: Sequence[Row], page_size: int, device: torch.device) -> Tensor | slice:
+    """The slots of the new tokens; a slice where they are consecutive, which saves an index."""
+    if len(rows) == 1 and rows[0].length == 1:
+        row = rows[0]
+        slot = int(_pages(row)[row.past // page_size]) * page_size + row.past % page_size
+        return slice(slot, slot + 1)
+    pieces = []
+    for row in rows:
+        places = np.arange(row.past, row.past + row.length)
+        pieces.append(_pages(row)[places // page_size] * page_size + places % page_size)
+    slots = np.concatenate(pieces)
+    if int(slots[-1] - slots[0]) == len(slots) - 1 and bool((np.diff(slots) == 1).all()):
+        return slice(int(slots[0]), int(slots[-1]) + 1)
+    return torch.from_numpy(slots).to(device, non_blocking=True)
+
+
+def _pages(row: Row) -> NDArray[np.int64]:
+    if row.pages is None:
+        raise ValueError("a row without pages cannot be written to a store")
+    return row.pages

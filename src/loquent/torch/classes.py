@@ -1,0 +1,100 @@
+"""The torch classes by their public names, a family and a head each; what they compute is the family's composition."""
+
+from __future__ import annotations
+
+from loquent.torch.base import BaseModel
+from loquent.torch.causal import CausalLM
+from loquent.torch.outputs import (
+    BaseModelOutputWithPastAndCrossAttentions,
+    CausalLMOutputWithCrossAttentions,
+    MoeCausalLMOutputWithPast,
+    MoeModelOutputWithPast,
+)
+
+
+class LlamaModel(BaseModel):
+    """Llama without a head (https://huggingface.co/docs/transformers/model_doc/llama)."""
+
+    model_type = "llama"
+
+
+class LlamaForCausalLM(CausalLM):
+    """Llama with its language-model head."""
+
+    model_type = "llama"
+    base_class = LlamaModel
+
+
+class GPT2Model(BaseModel):
+    """GPT-2, and DialoGPT, without a head (https://huggingface.co/docs/transformers/model_doc/gpt2)."""
+
+    model_type = "gpt2"
+    scaled_residual_init = True
+    output_class = BaseModelOutputWithPastAndCrossAttentions
+
+
+class GPT2LMHeadModel(CausalLM):
+    """GPT-2, and DialoGPT, with its language-model head."""
+
+    model_type = "gpt2"
+    scaled_residual_init = True
+    base_class = GPT2Model
+    output_class = CausalLMOutputWithCrossAttentions
+
+
+class GPTNeoModel(BaseModel):
+    """GPT-Neo without a head (https://huggingface.co/docs/transformers/model_doc/gpt_neo)."""
+
+    model_type = "gpt_neo"
+
+
+class GPTNeoForCausalLM(CausalLM):
+    """GPT-Neo with its language-model head."""
+
+    model_type = "gpt_neo"
+    base_class = GPTNeoModel
+
+
+class GPTBigCodeModel(BaseModel):
+    """GPTBigCode without a head (https://huggingface.co/docs/transformers/model_doc/gpt_bigcode)."""
+
+    model_type = "gpt_bigcode"
+    scaled_residual_init = True
+    output_class = BaseModelOutputWithPastAndCrossAttentions
+
+
+class GPTBigCodeForCausalLM(CausalLM):
+    """GPTBigCode with its language-model head."""
+
+    model_type = "gpt_bigcode"
+    scaled_residual_init = True
+    base_class = GPTBigCodeModel
+    output_class = CausalLMOutputWithCrossAttentions
+
+
+class GPTNeoXModel(BaseModel):
+    """GPT-NeoX, and Pythia, without a head (https://huggingface.co/docs/transformers/model_doc/gpt_neox)."""
+
+    model_type = "gpt_neox"
+
+
+class GPTNeoXForCausalLM(CausalLM):
+    """GPT-NeoX, and Pythia, with its language-model head."""
+
+    model_type = "gpt_neox"
+    base_class = GPTNeoXModel
+
+
+class DogeModel(BaseModel):
+    """Doge without a head (https://huggingface.co/docs/transformers/model_doc/doge)."""
+
+    model_type = "doge"
+    output_class = MoeModelOutputWithPast
+
+
+class DogeForCausalLM(CausalLM):
+    """Doge with its language-model head."""
+
+    model_type = "doge"
+    base_class = DogeModel
+    output_class = MoeCausalLMOutputWithPast

@@ -1,0 +1,51 @@
+"""Attention weights of packed groups, back in the padded shape that `output_attentions` promises."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from loquent.parts import Decoder
+from loquent.torch.batch import Batch
+from loquent.torch.groups import Keys
+from loquent.torch.inputs import Packed
+
+
+def unpack_weights(decoder: Decoder, batch: Batch, packed: Packed, seen: NDArray[np.bool_]) -> tuple[Tensor, ...]:
+    """Per layer (rows, heads, new columns, all columns), with zeros wherever one of the two is padding.
+
+    `seen` (rows, columns) tells which columns of the cache, before this batch, held a token.
+    """
+    if batch.weights is None:
+        return ()
+    whole = np.concatenate([seen, packed.mask], 1)
+    places = [np.flatnonzero(row) for row in whole]  # which column each token of a row is in
+    present = np.flatnonzero(packed.mask.any(1))  # rows without a new token are not in the batch
+    layers = []
+    for layer, block in enumerate(decoder.blocks):
+        pieces = batch.weights[layer]
+        padded = pieces[0].new_zeros(len(whole), block.attention.heads, packed.shape[1], whole.shape[1])
+        for group, weights in zip(batch.plan.groups, pieces):
+            rows = [int(present[member]) for member in group.members]
+            padded = _placed(padded, weights, group.keys(block.attention.window), rows, places, seen.shape[1])
+        layers.append(padded)
+    return tuple(layers)
+
+
+def _placed(
+    padded: Tensor, weights: Tensor, where: Keys, rows: list[int], places: list[NDArray[np.int64]], seen: int
+) -> Tensor:
+    """`padded` with a group's weights (count, heads, new, size) in their places."""
+    group = where.group
+    heads = torch.arange(padded.shape[1], device=padded.device)[:, None, None]
+    for member, row in enumerate(rows):
+        past, first = group.pasts[member], where.first[member]
+        stop = past + group.length
+        queries = torch.from_numpy(places[row][past:stop] - seen).to(padded.device)
+        keys = torch.from_numpy(places[row][first:stop]).to(padded.device)
+        known = weights[member, :, :, : stop - first]
+        at = torch.full((), row, device=padded.device)
+        padded = padded.index_put((at, heads, queries[:, None], keys), known)
+    return padded
