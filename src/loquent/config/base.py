@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar, overload
 
 from loquent.config.fields import FieldTable, field_table
-from loquent.config.json_file import JsonFile, saving_folder
+from loquent.config.json_file import JsonFile, repository_of, saving_folder
 from loquent.config.limits import check_sizes
 from loquent.config.reading import CONFIG_FILE, read_config_dict, read_json_object
 from loquent.config.spelling import contradiction, dtype_name, labels
@@ -328,7 +328,7 @@ class PretrainedConfig(JsonFile):
 
         Args:
             save_directory: the folder.
-            push_to_hub: upload it too, to `repo_id=` or else a repository with the folder's name.
+            push_to_hub: upload it too, to `repo_id=`, or else to the repository that the folder is named like.
             **push: the arguments of `push_to_hub`.
 
         Raises:
@@ -339,15 +339,15 @@ class PretrainedConfig(JsonFile):
         folder = saving_folder(save_directory)
         self._save(folder)
         if push_to_hub:
-            self.push_to_hub(push.pop("repo_id", folder.name), **push)
+            self.push_to_hub(push.pop("repo_id", None) or repository_of(save_directory), **push)
         elif push:
             raise ArgumentError(
                 f"{sorted(push)} are for uploading. Pass push_to_hub=True with them, or leave them out."
             )
 
-    def _save(self, folder: Path) -> None:
+    def _save(self, folder: Path, file_name: str | None = None) -> None:
         self._check()
-        self.to_json_file(folder / CONFIG_FILE)
+        self.to_json_file(folder / (file_name or CONFIG_FILE))
 
 
 PretrainedConfig._table = field_table(PretrainedConfig, shared=True, aliases=frozenset())

@@ -40,9 +40,12 @@ def describe(hint: Any) -> str:
     """A declared type as a reader of the message knows it: "int | list[int] | None"."""
     if hint is None or hint is type(None):
         return "None"
-    if get_origin(hint) is None:
-        return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
-    return str(hint).replace("typing.", "").replace("NoneType", "None")
+    origin = get_origin(hint)
+    if origin is Union or origin is types.UnionType:
+        return " | ".join(map(describe, get_args(hint)))
+    if origin is Literal:
+        return " | ".join(map(repr, get_args(hint)))
+    return hint.__name__ if isinstance(hint, type) and origin is None else str(hint).replace("typing.", "")
 
 
 def _exactly(value: Any, fits: bool) -> Any:

@@ -8,7 +8,7 @@ from math import isfinite
 from typing import Any, get_type_hints
 
 from loquent.config.field_types import MismatchError, coerce, describe
-from loquent.errors import ConfigError
+from loquent.errors import ConfigError, LoquentError
 
 
 @dataclass
@@ -17,18 +17,20 @@ class FieldTable:
 
     own: the names that the family itself declares, in the order of its positional arguments; always saved.
     defaults: every field's default, the shared ones of the base classes included.
+    error: what a value of the wrong type raises.
     """
 
     owner: type
     own: tuple[str, ...]
     defaults: dict[str, Any]
+    error: type[LoquentError] = ConfigError
     _hints: dict[str, Any] = field(default_factory=dict)
 
     def coerce(self, name: str, value: Any) -> Any:
         """`value` as the field's type wants it.
 
         Raises:
-            ConfigError: it is of another type; names the field, the value and the type.
+            LoquentError: it is of another type; an `error` that names the field, the value and the type.
         """
         if not self._hints:
             # Not at class creation: resolving every family's annotations would slow the import down.
@@ -37,7 +39,7 @@ class FieldTable:
             return coerce(value, self._hints[name])
         except MismatchError:
             kind = type(value).__name__ if not isinstance(value, float) or isfinite(value) else "infinite float"
-            raise ConfigError(
+            raise self.error(
                 f"{self.owner.__name__}: {name}={_shortened(value)} is of type {kind}, "
                 f"but {describe(self._hints[name])} is expected."
             ) from None

@@ -11,6 +11,7 @@ from typing import Any
 from loquent.errors import ArgumentError, ConfigError
 from loquent.hub.files import write_text
 from loquent.hub.push import push_folder
+from loquent.hub.resolve import is_repository
 
 
 class JsonFile:
@@ -27,7 +28,7 @@ class JsonFile:
         """The fields that are saved."""
         raise NotImplementedError
 
-    def _save(self, folder: Path) -> None:
+    def _save(self, folder: Path, file_name: str | None = None) -> None:
         raise NotImplementedError
 
     def to_json_string(self, use_diff: bool = True) -> str:
@@ -36,7 +37,9 @@ class JsonFile:
         Raises:
             ConfigError: a field holds something that JSON cannot.
         """
-        fields = self.to_diff_dict() if use_diff else self.to_dict()
+        return self._as_json(self.to_diff_dict() if use_diff else self.to_dict())
+
+    def _as_json(self, fields: dict[str, Any]) -> str:
         # Keys of one mapping may mix numbers and names, which Python would not sort.
         return json.dumps(_with_string_keys(fields, type(self).__name__), indent=2, sort_keys=True) + "\n"
 
@@ -48,19 +51,23 @@ class JsonFile:
         self,
         repo_id: str,
         *,
+        config_file_name: str | None = None,
         commit_message: str | None = None,
         private: bool | None = None,
         token: str | bool | None = None,
         revision: str | None = None,
         create_pr: bool = False,
     ) -> str:
-        """Uploads the config to the repository `repo_id`, made if need be; returns the commit's address.
+        """Uploads the config, as its usual file or `config_file_name`, to `repo_id`, a repository made if need be.
+
+        Returns:
+            The commit's address.
 
         Raises:
             HubError: the hub refused or could not be reached.
         """
         with tempfile.TemporaryDirectory() as folder:
-            self._save(Path(folder))
+            self._save(Path(folder), config_file_name)
             return push_folder(
                 folder,
                 repo_id,
@@ -91,6 +98,14 @@ def saving_folder(save_directory: str | os.PathLike[str]) -> Path:
         raise ArgumentError(f"save_directory={str(save_directory)!r} is a file. Pass a folder, or a new name.")
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def repository_of(save_directory: str | os.PathLike[str]) -> str:
+    """The repository that a folder is pushed to where none is named: a relative "owner/name", or the folder's name."""
+    parts = Path(save_directory).parts
+    return (
+        "/".join(parts) if len(parts) == 2 and is_repository("/".join(parts)) else Path(save_directory).resolve().name
+    )
 
 
 def _with_string_keys(value: Any, owner: str) -> Any:

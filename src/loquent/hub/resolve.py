@@ -107,13 +107,18 @@ def local_folder(name_or_path: str | os.PathLike[str]) -> Path | None:
     text = str(name_or_path)
     if path.exists():
         raise HubError(f"{text!r} is a file, where the folder of a model or the name of a repository was expected.")
-    if isinstance(name_or_path, os.PathLike) or not _REPOSITORY.fullmatch(text) or set(text.split("/")) & {".", ".."}:
+    if isinstance(name_or_path, os.PathLike) or not is_repository(text):
         raise HubError(
             f'{text!r} is neither a folder on this machine nor the name of a repository like "org/name". '
             "Check the path; it is looked up from the working directory "
             f"{os.getcwd()!r}."
         )
     return None
+
+
+def is_repository(name: str) -> bool:
+    """Whether `name` reads as a repository's: "name" or "owner/name"."""
+    return bool(_REPOSITORY.fullmatch(name)) and not set(name.split("/")) & {".", ".."}
 
 
 def is_offline(hub: HubKeywords) -> bool:
