@@ -6,7 +6,7 @@ Each builder is a function of the files and the options; special tokens are adde
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,9 @@ class Files:
         if not path.is_file():
             raise TokenizerError(f"{name}={str(path)!r} is not a file.")
         return path
+
+
+Builder = Callable[[Files, Options], Tokenizer]
 
 
 def byte_level_bpe(files: Files, options: Options) -> Tokenizer:

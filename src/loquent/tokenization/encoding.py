@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from loquent.errors import ArgumentError, TokenizerError
+from loquent.errors import ArgumentError
 from loquent.tokenization.arguments import (
     SIDES,
     Fit,
@@ -18,9 +17,10 @@ from loquent.tokenization.arguments import (
     TruncationStrategy,
     fit,
 )
+from loquent.tokenization.backend import library_errors
 from loquent.tokenization.batch import BatchEncoding
 from loquent.tokenization.padding import pad_rows
-from loquent.tokenization.special_tokens import SpecialTokens
+from loquent.tokenization.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
@@ -30,15 +30,13 @@ logger = logging.getLogger(__name__)
 Text = str | Sequence[str] | Sequence[Sequence[str]]
 
 
-class Encoder(SpecialTokens):
+class Encoder(Vocabulary):
     """The encoding half of a tokenizer: `__call__`, `encode`, `tokenize`, `pad`."""
 
     model_input_names: Sequence[str] = ("input_ids", "token_type_ids", "attention_mask")
     # Whether words that come one by one must each bring their space (byte-level schemes join them otherwise).
     words_need_prefix_space: ClassVar[bool] = False
 
-    _tokenizer: Tokenizer
-    _lock: threading.RLock
     model_max_length: int
     padding_side: str
     truncation_side: str
@@ -271,13 +269,8 @@ class Encoder(SpecialTokens):
                     pad_to_multiple_of=chosen.multiple,
                 )
             try:
-                yield backend
-            except ArgumentError:
-                raise
-            except (TypeError, UnicodeError) as error:
-                raise ArgumentError(f"text: {error}. Pass strings that are valid Unicode.") from error
-            except Exception as error:  # the library raises plain Exception, also where it panics
-                raise TokenizerError(f"The text could not be encoded: {error}") from error
+                with library_errors("The text could not be encoded"):
+                    yield backend
             finally:
                 backend.no_truncation()
                 backend.no_padding()

@@ -6,7 +6,7 @@ Roles: https://huggingface.co/docs/transformers/main_classes/tokenizer#transform
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, cast, overload
+from typing import Any, TypeAlias, cast, overload
 
 from tokenizers import AddedToken
 
@@ -15,7 +15,7 @@ from loquent.errors import ArgumentError
 ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 ADDITIONAL = "additional_special_tokens"
 
-Token = str | AddedToken
+Token: TypeAlias = "str | AddedToken"
 
 
 class _Role:
@@ -28,7 +28,7 @@ class _Role:
     def __get__(self, tokenizer: None, owner: type) -> _Role: ...
     @overload
     def __get__(self, tokenizer: SpecialTokens, owner: type) -> str | None: ...
-    def __get__(self, tokenizer: SpecialTokens | None, owner: type) -> str | None | _Role:
+    def __get__(self, tokenizer: SpecialTokens | None, owner: type) -> str | _Role | None:
         if tokenizer is None:
             return self
         token = tokenizer._tokens_by_role.get(self.name)
@@ -48,7 +48,7 @@ class _RoleId:
     def __get__(self, tokenizer: None, owner: type) -> _RoleId: ...
     @overload
     def __get__(self, tokenizer: SpecialTokens, owner: type) -> int | None: ...
-    def __get__(self, tokenizer: SpecialTokens | None, owner: type) -> int | None | _RoleId:
+    def __get__(self, tokenizer: SpecialTokens | None, owner: type) -> int | _RoleId | None:
         if tokenizer is None:
             return self
         token = tokenizer._tokens_by_role.get(self.role)

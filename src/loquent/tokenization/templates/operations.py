@@ -1,0 +1,454 @@
+"""The operations that a template may use, each charged before it runs: operators, methods, filters and tests.
+
+What is not listed here does not exist for a template. Language: https://jinja.palletsprojects.com/en/stable/templates/
+"""
+
+from __future__ import annotations
+
+import json
+import operator
+import re
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
+from html import escape
+from itertools import groupby, islice
+from typing import Any
+
+import jinja2
+from jinja2.filters import FILTERS
+from jinja2.sandbox import SandboxedFormatter
+from jinja2.tests import TESTS
+from jinja2.utils import pass_environment
+
+from loquent.errors import TemplateError
+from loquent.tokenization.templates.meter import ENTRY, meter, size, text, weight
+
+# Numbers beyond this are no chat's; multiplying them takes time that nobody pays for.
+_MAX_BITS = 4096
+# A width or a precision inside a format.
+_MAX_WIDTH = 10_000
+_NUMBER = re.compile(r"\d+")
+_PRINTF = re.compile(r"%[^a-zA-Z%]*")
+
+
+def _fits(width: Any) -> int:
+    number = int(width)
+    if abs(number) > _MAX_WIDTH:
+        raise TemplateError(f"The chat template asks for a width of {number}; {_MAX_WIDTH} is the most.")
+    return number
+
+
+# Operators
+
+
+def add(left: Any, right: Any) -> Any:
+    """`+`"""
+    _pay_for_both(left, right)
+    return left + right
+
+
+def subtract(left: Any, right: Any) -> Any:
+    """`-`, also the difference of sets"""
+    _pay_for_both(left, right)
+    return left - right
+
+
+def multiply(left: Any, right: Any) -> Any:
+    """`*`, also a string or a list that many times"""
+    for many, times in ((left, right), (right, left)):
+        if isinstance(many, str | bytes | list | tuple) and isinstance(times, int):
+            meter().charge(size(many) * max(1, times))
+            return many * times
+    _pay_for_both(left, right)
+    return left * right
+
+
+def power(left: Any, right: Any) -> Any:
+    """`**`"""
+    if isinstance(left, int) and isinstance(right, int) and left.bit_length() * abs(right) > _MAX_BITS:
+        raise TemplateError("The chat template computes a number of thousands of digits.")
+    return left**right
+
+
+def modulo(left: Any, right: Any) -> Any:
+    """`%`, also printf's formatting"""
+    if isinstance(left, str):
+        return printf(left, right)
+    _pay_for_both(left, right)
+    return left % right
+
+
+def _pay_for_both(left: Any, right: Any) -> None:
+    for side in (left, right):
+        if isinstance(side, int) and side.bit_length() > _MAX_BITS:
+            raise TemplateError("The chat template computes a number of thousands of digits.")
+    meter().charge(size(left) + size(right))
+
+
+OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
+    "+": add,
+    "-": subtract,
+    "*": multiply,
+    "/": operator.truediv,
+    "//": operator.floordiv,
+    "**": power,
+    "%": modulo,
+}
+
+
+# Methods
+
+
+def printf(template: str, arguments: Any) -> str:
+    """`"%s: %d" % (name, number)`"""
+    meter().charge(len(template) + 1)
+    for field in _PRINTF.findall(template):
+        if "*" in field:
+            raise TemplateError("The chat template uses a width of * in a format.")
+        for number in _NUMBER.findall(field):
+            _fits(number)
+            meter().charge(int(number))
+    values = list(arguments.values()) if isinstance(arguments, Mapping) else arguments
+    times = template.count("%") if isinstance(arguments, Mapping) else 1
+    meter().charge(4 * times * weight(values, meter().left))
+    return template % arguments
+
+
+def replaced(value: str, old: str, new: str, count: int = -1) -> str:
+    """`value.replace(old, new)`"""
+    found = value.count(old) if old else len(value) + 1
+    found = found if count < 0 else min(count, found)
+    meter().charge(2 * len(value) + found * len(new))
+    return value.replace(old, new, count)
+
+
+def joined(separator: str, parts: Iterable[Any]) -> str:
+    """`separator.join(parts)`"""
+    texts = [one if isinstance(one, str) else text(one) for one in counted(parts)]
+    meter().charge(sum(map(len, texts)) + len(separator) * len(texts))
+    return separator.join(texts)
+
+
+def _padded(name: str) -> Callable[..., str]:
+    def method(value: str, width: int, *fill: str) -> str:
+        meter().charge(len(value) + _fits(width))
+        result: str = getattr(value, name)(width, *fill)
+        return result
+
+    return method
+
+
+def _linear(name: str) -> Callable[..., Any]:
+    """A method that takes time, and makes text or pieces, in proportion to the text."""
+
+    def method(value: str, *args: Any, **kwargs: Any) -> Any:
+        meter().charge(4 * len(value))
+        meter().reads(*args)
+        return meter().made(getattr(value, name)(*args, **kwargs))
+
+    return method
+
+
+_LINEAR = """capitalize casefold count endswith find index isalnum isalpha isascii isdecimal isdigit isidentifier
+islower isnumeric isprintable isspace istitle isupper lower lstrip partition removeprefix removesuffix rfind rindex
+rpartition rsplit rstrip split splitlines startswith strip swapcase title upper"""
+
+STRING_METHODS: dict[str, Callable[..., Any]] = {
+    **{name: _linear(name) for name in _LINEAR.split()},
+    **{name: _padded(name) for name in ("center", "ljust", "rjust", "zfill")},
+    "replace": replaced,
+    "join": joined,
+}
+
+
+class _Formatter(SandboxedFormatter):
+    """`str.format` with its widths and results paid for."""
+
+    def format_field(self, value: Any, format_spec: str) -> str:
+        for number in _NUMBER.findall(format_spec):
+            meter().charge(_fits(number))
+        meter().charge(4 * weight(value, meter().left))
+        result: str = super().format_field(value, format_spec)
+        return meter().made(result)  # type: ignore[no-any-return]
+
+    def convert_field(self, value: Any, conversion: Any) -> Any:
+        meter().charge(4 * weight(value, meter().left))
+        return super().convert_field(value, conversion)
+
+
+def format_method(environment: jinja2.Environment, template: str, from_mapping: bool) -> Callable[..., str]:
+    """`template.format` or `template.format_map`"""
+
+    def method(*args: Any, **kwargs: Any) -> str:
+        meter().charge(8 * len(template))
+        if from_mapping:
+            return _Formatter(environment).vformat(template, (), *args)
+        return _Formatter(environment).vformat(template, args, kwargs)
+
+    return method
+
+
+# Methods of other values, whose results share what is in them.
+OTHER_METHODS: dict[type, frozenset[str]] = {
+    dict: frozenset({"copy", "get", "items", "keys", "values"}),
+    list: frozenset({"copy", "count", "index"}),
+    tuple: frozenset({"count", "index"}),
+}
+
+
+def counted(values: Any) -> list[Any]:
+    """The members of anything that can be iterated, each paid for."""
+    members = []
+    for one in values:
+        meter().charge(ENTRY)
+        members.append(one)
+    return members
+
+
+# Filters
+
+
+def tojson(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | str | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """JSON as it is, where Jinja's own filter escapes it for HTML."""
+    size = weight(value, meter().left)
+    # Each entry stands on its own line, indented once for each level that it is in.
+    step = len(indent) if isinstance(indent, str) else _fits(indent or 0)
+    space = sum(map(len, separators or ()))
+    meter().charge(8 * size + size / ENTRY * (space + step * (_depth(value) if step else 0)))
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+def _depth(value: Any) -> int:
+    depth, level = 0, [value]
+    while level:
+        depth += 1
+        inside = [one for one in level if isinstance(one, Mapping | list | tuple)]
+        level = [child for one in inside for child in (one.values() if isinstance(one, Mapping) else one)]
+    return depth
+
+
+def indent(value: Any, width: int | str = 4, first: bool = False, blank: bool = False) -> str:
+    """Every line moved to the right"""
+    content = text(value)
+    step = len(width) if isinstance(width, str) else _fits(width)
+    meter().charge((content.count("\n") + 2) * step + 8 * len(content))
+    result: str = FILTERS["indent"](content, width, first, blank)
+    return result
+
+
+def batch(value: Any, linecount: int, fill_with: Any = None) -> list[list[Any]]:
+    """Rows of `linecount` members"""
+    members, size = counted(value), max(1, _fits(linecount))
+    rows = [members[start : start + size] for start in range(0, len(members), size)]
+    if rows and fill_with is not None:
+        missing = size - len(rows[-1])
+        meter().charge(missing * weight(fill_with, meter().left))
+        rows[-1] += [fill_with] * missing
+    return meter().made(rows)
+
+
+def sliced(value: Any, slices: int, fill_with: Any = None) -> list[list[Any]]:
+    """`slices` columns"""
+    members = counted(value)
+    meter().charge(ENTRY * _fits(slices) + weight(fill_with, meter().left) * abs(slices))
+    return meter().made(list(FILTERS["slice"](members, slices, fill_with)))
+
+
+def rounded(value: Any, precision: int = 0, method: str = "common") -> float:
+    """`round`, `ceil` or `floor` to a number of decimals"""
+    if not -300 < int(precision) < 300:
+        raise TemplateError(f"The chat template rounds to {precision} decimals.")
+    result: float = FILTERS["round"](value, precision, method)
+    return result
+
+
+def number(kind: str) -> Callable[..., Any]:
+    """`int` and `float`, of text that is not absurdly long"""
+
+    def convert(value: Any, *args: Any) -> Any:
+        if isinstance(value, str):
+            _fits(len(value))
+        return FILTERS[kind](value, *args)
+
+    return convert
+
+
+def summed(environment: jinja2.Environment, iterable: Any, attribute: Any = None, start: Any = 0) -> Any:
+    """The sum of members, or of an attribute of each"""
+    total = start
+    for one in counted(iterable):
+        total = add(total, one if attribute is None else _attribute(environment, one, attribute))
+    return total
+
+
+def grouped(environment: jinja2.Environment, value: Any, attribute: Any, default: Any = None) -> list[Any]:
+    """Members by an attribute: pairs (grouper, list)"""
+
+    def key(one: Any) -> Any:
+        found = _attribute(environment, one, attribute)
+        return default if isinstance(found, jinja2.Undefined) and default is not None else found
+
+    members = counted(value)
+    meter().charge(4 * weight(members, meter().left))
+    return meter().made([(name, list(group)) for name, group in groupby(sorted(members, key=key), key=key)])
+
+
+def _attribute(environment: jinja2.Environment, one: Any, path: Any) -> Any:
+    for part in str(path).split("."):
+        one = environment.getitem(one, int(part) if part.isdigit() else part)
+    return one
+
+
+def _shallow(name: str) -> Callable[..., Any]:
+    """A filter of Jinja's that passes members on without reading what is in them."""
+    original = FILTERS[name]
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        meter().charge(ENTRY + sum(map(size, args)))
+        result = original(*args, **kwargs)
+        return meter().made(counted(result) if name in _LAZY else result)
+
+    return _passing_like(original, run)
+
+
+def _deep(name: str) -> Callable[..., Any]:
+    """A filter of Jinja's that compares or hashes members."""
+    original = FILTERS[name]
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        data = [one for one in args if _is_data(one)]
+        for _ in range(4):
+            meter().reads(*data)
+        result = original(*args, **kwargs)
+        return meter().made(counted(result) if name in _LAZY else result)
+
+    return _passing_like(original, run)
+
+
+def _textual(name: str) -> Callable[..., Any]:
+    """A filter of Jinja's that works on the text of its value."""
+    original = FILTERS[name]
+
+    def run(value: Any, *args: Any, **kwargs: Any) -> Any:
+        content = text(value)
+        meter().charge(8 * len(content))
+        return meter().made(original(content, *args, **kwargs))
+
+    return run
+
+
+@pass_environment
+def truncated(environment: jinja2.Environment, value: Any, length: int = 255, *args: Any, **kwargs: Any) -> str:
+    """The text up to a length"""
+    content = text(value)
+    meter().reads(*args, *kwargs.values())
+    result: str = FILTERS["truncate"](environment, content, length, *args, **kwargs)
+    return result
+
+
+def _passing_like(original: Any, run: Callable[..., Any]) -> Callable[..., Any]:
+    """`run` called as `original` is: with the context or the environment first, where it asks for one."""
+    if hasattr(original, "jinja_pass_arg"):
+        run.jinja_pass_arg = original.jinja_pass_arg  # type: ignore[attr-defined]
+    return run
+
+
+def _is_data(value: Any) -> bool:
+    return not isinstance(value, jinja2.Environment | jinja2.runtime.Context | jinja2.nodes.EvalContext)
+
+
+@pass_environment
+def _join(environment: jinja2.Environment, value: Any, d: Any = "", attribute: Any = None) -> str:
+    members = counted(value)
+    if attribute is not None:
+        members = [_attribute(environment, one, attribute) for one in members]
+    return joined(text(d), members)
+
+
+# Jinja's own return iterators; consumed at once, where members are counted, and not where they are not.
+_LAZY = frozenset({"items", "map", "reject", "rejectattr", "reverse", "select", "selectattr", "unique"})
+_SHALLOW = """abs attr count d default first items last length list map reject rejectattr reverse select
+selectattr"""
+
+FILTER_TABLE: dict[str, Callable[..., Any]] = {
+    **{name: _shallow(name) for name in _SHALLOW.split()},
+    **{name: _deep(name) for name in ("dictsort", "max", "min", "sort", "unique", "urlencode")},
+    **{name: _textual(name) for name in ("capitalize", "lower", "title", "trim", "upper", "wordcount")},
+    "batch": batch,
+    "center": lambda value, width=80: STRING_METHODS["center"](text(value), width),
+    "e": lambda value: escape(text(value)),
+    "escape": lambda value: escape(text(value)),
+    "float": number("float"),
+    "format": lambda value, *args, **kwargs: printf(text(value), kwargs or args),
+    "groupby": pass_environment(grouped),
+    "indent": indent,
+    "int": number("int"),
+    "join": _join,
+    "replace": lambda value, old, new, count=-1: replaced(text(value), text(old), text(new), count),
+    "round": rounded,
+    "safe": lambda value: text(value),
+    "slice": sliced,
+    "string": text,
+    "sum": pass_environment(summed),
+    "tojson": tojson,
+    "truncate": truncated,
+}
+
+
+_PLAIN_TESTS = """boolean callable defined divisibleby eq equalto even false filter float ge gt greaterthan in integer
+iterable le lessthan lower lt mapping ne none number odd sameas sequence string test true undefined upper == != > >= <
+<="""
+
+
+def _metered_test(name: str) -> Callable[..., Any]:
+    original = TESTS[name]
+
+    def run(*args: Any) -> Any:
+        meter().charge(1)
+        meter().reads(*(one for one in args if _is_data(one)))
+        return original(*args)
+
+    return _passing_like(original, run)
+
+
+TEST_TABLE = {name: _metered_test(name) for name in _PLAIN_TESTS.split()}
+
+
+# Global functions
+
+
+def raise_exception(message: Any) -> None:
+    """Lets a template refuse a conversation: `{{ raise_exception("Roles must alternate") }}`."""
+    raise jinja2.TemplateError(text(message))
+
+
+def strftime_now(format: str) -> str:
+    """The time of this moment."""
+    _fits(len(format))
+    if re.search(r"%[^a-zA-Z%]*\d", format):
+        raise TemplateError("The chat template uses a width in a date format.")
+    return datetime.now().strftime(format)
+
+
+def bounded_range(*args: int) -> range:
+    """`range` of at most 100,000 numbers, as Jinja's sandbox has it."""
+    numbers = range(*args)
+    if len(numbers) > 100_000:
+        raise TemplateError(f"The chat template counts through {len(numbers)} numbers; 100,000 is the most.")
+    return numbers
+
+
+def cut(value: Any, start: Any, stop: Any, step: Any) -> Any:
+    """`value[start:stop:step]`"""
+    if isinstance(value, str | list | tuple):
+        meter().charge(1)
+        return meter().made(value[start:stop:step])
+    if isinstance(value, range):
+        return value[start:stop:step]
+    return meter().made(list(islice(counted(value), start, stop, step)))
