@@ -157,7 +157,7 @@ class GenerationConfig(JsonFile):
 
     @property
     def explicit(self) -> frozenset[str]:
-        """The fields that the caller set, in the constructor, by assignment or by `update`; none that a file brought."""
+        """The fields that the caller set, in the constructor, by assignment or by `update`; none that a file set."""
         return frozenset(name for name, step in self._set_at.items() if step > 0)
 
     def was_set(self, name: str) -> bool:
