@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
+from loquent.torch.auto import AutoClass
 from loquent.torch.base import BaseModel
 from loquent.torch.causal import CausalLM
+from loquent.torch.model import PreTrainedModel
 from loquent.torch.outputs import (
     BaseModelOutputWithPastAndCrossAttentions,
     CausalLMOutputWithCrossAttentions,
@@ -98,3 +102,23 @@ class DogeForCausalLM(CausalLM):
     model_type = "doge"
     base_class = DogeModel
     output_class = MoeCausalLMOutputWithPast
+
+
+def _by_type(*models: type[PreTrainedModel]) -> dict[str, type[PreTrainedModel]]:
+    return {model.model_type: model for model in models}
+
+
+class AutoModel(AutoClass):
+    """The model without a head of whatever family a checkpoint is."""
+
+    _classes: ClassVar[dict[str, type[PreTrainedModel]]] = _by_type(
+        DogeModel, GPT2Model, GPTBigCodeModel, GPTNeoModel, GPTNeoXModel, LlamaModel
+    )
+
+
+class AutoModelForCausalLM(AutoClass):
+    """The causal language model of whatever family a checkpoint is."""
+
+    _classes: ClassVar[dict[str, type[PreTrainedModel]]] = _by_type(
+        DogeForCausalLM, GPT2LMHeadModel, GPTBigCodeForCausalLM, GPTNeoForCausalLM, GPTNeoXForCausalLM, LlamaForCausalLM
+    )

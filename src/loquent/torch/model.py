@@ -76,13 +76,14 @@ class PreTrainedModel(nn.Module):
         raise NotImplementedError
 
     @classmethod
-    def _config_class(cls) -> type[PretrainedConfig]:
+    def family_config(cls) -> type[PretrainedConfig]:
+        """The config class of the family."""
         return families.family(cls.model_type).config
 
     @property
     def config_class(self) -> type[PretrainedConfig]:
         """The config class of the family."""
-        return self._config_class()
+        return self.family_config()
 
     @property
     def base_model_prefix(self) -> str:

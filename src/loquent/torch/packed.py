@@ -19,7 +19,7 @@ from torch.nn import functional as F
 # The layout is made for about so many rows: one made for a single row is half as fast for more, and no faster for one.
 _TYPICAL_ROWS = 16
 # One row times a matrix of fewer elements is faster plain: calling the packed product costs more than it saves.
-_SMALL = 1 << 18
+_SMALL = 1 << 16
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,7 +19,6 @@ from loquent.torch.layers import Linears, call_layer
 from loquent.torch.packed import PackedLinears, can_pack
 from loquent.torch.store import PageStore
 
-
 _PACKED: WeakKeyDictionary[CausalLM, PackedLinears] = WeakKeyDictionary()
 """The packed weights of each model, for all of its backends, as long as the model lives."""
 

@@ -1,0 +1,52 @@
+"""What `AutoModel` and its like share: the class is chosen by the config, and they are never instantiated."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from loquent.errors import ArgumentError
+from loquent.torch.model import PreTrainedModel
+from loquent.torch.options import read_options
+
+if TYPE_CHECKING:
+    from loquent.config import PretrainedConfig
+
+
+class AutoClass:
+    """A choice among model classes by a config's `model_type`."""
+
+    _classes: ClassVar[dict[str, type[PreTrainedModel]]]
+
+    def __init__(self) -> None:
+        name = type(self).__name__
+        raise TypeError(f"{name} is not instantiated. Use {name}.from_pretrained(name) or {name}.from_config(config).")
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any) -> Any:
+        """A trained model of the class that its config asks for; see `PreTrainedModel.from_pretrained`."""
+        from loquent.torch.loading import read_config
+
+        options = read_options(kwargs)
+        config = read_config(pretrained_model_name_or_path, options)
+        rest = {name: value for name, value in kwargs.items() if name not in options.overrides}
+        return cls.class_for(config).from_pretrained(pretrained_model_name_or_path, **{**rest, "config": config})
+
+    @classmethod
+    def from_config(cls, config: PretrainedConfig, **kwargs: Any) -> Any:
+        """A model with random weights of the class that the config asks for; see `PreTrainedModel.from_config`."""
+        return cls.class_for(config).from_config(config, **kwargs)
+
+    @classmethod
+    def class_for(cls, config: PretrainedConfig) -> type[PreTrainedModel]:
+        """The class for a config.
+
+        Raises:
+            ArgumentError: there is none for its model type.
+        """
+        if config.model_type not in cls._classes:
+            raise ArgumentError(
+                f"{cls.__name__} has no class for model_type={config.model_type!r}, only for "
+                f"{', '.join(sorted(cls._classes))}."
+            )
+        return cls._classes[config.model_type]

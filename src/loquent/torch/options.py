@@ -1,0 +1,129 @@
+"""The keyword arguments of `from_pretrained` and `from_config`, checked and resolved; nothing is read here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from loquent.errors import ArgumentError
+from loquent.hub.resolve import HUB_KEYWORDS
+
+if TYPE_CHECKING:
+    from loquent.config import PretrainedConfig
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+_ATTENTION = ("eager", "sdpa")
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """What `from_pretrained` takes besides the name.
+
+    `dtype` (or `torch_dtype`): a torch dtype, its name, or "auto" for what the config names, else what the file holds;
+    None is torch's default dtype, as in transformers 4. `device_map`: "cpu", "cuda", a device, or "auto" for the GPU
+    if there is one; a model is never split over devices. `config`: used instead of the folder's. `attn_implementation`:
+    "eager" or "sdpa", which differ in nothing here. `low_cpu_mem_usage` is accepted: memory use is always low.
+    `trust_remote_code`: no code of a model's folder is ever run; True is an error where the folder has some.
+    """
+
+    dtype: torch.dtype | None  # None: "auto"
+    device: torch.device
+    config: PretrainedConfig | None = None
+    attn_implementation: str | None = None
+    trust_remote_code: bool = False
+    hub: Mapping[str, Any] = field(default_factory=dict)
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read_options(kwargs: Mapping[str, Any]) -> LoadOptions:
+    """The options in keyword arguments; those that are none of them are overrides of config fields.
+
+    Raises:
+        ArgumentError: a value that cannot work, or two spellings that disagree.
+    """
+    rest = dict(kwargs)
+    hub = {name: rest.pop(name) for name in HUB_KEYWORDS & set(rest)}
+    dtype = read_dtype(_one_of(rest, "dtype", "torch_dtype"))
+    attention = rest.pop("attn_implementation", None)
+    if attention not in (None, *_ATTENTION):
+        raise ArgumentError(
+            f"attn_implementation={attention!r} is not available. Use 'sdpa' or 'eager', or leave it out."
+        )
+    low_memory = rest.pop("low_cpu_mem_usage", None)
+    if low_memory not in (None, True, False):
+        raise ArgumentError(f"low_cpu_mem_usage={low_memory!r} must be True or False.")
+    return LoadOptions(
+        dtype=dtype,
+        device=read_device(rest.pop("device_map", None)),
+        config=rest.pop("config", None),
+        attn_implementation=attention,
+        trust_remote_code=bool(rest.pop("trust_remote_code", False)),
+        hub=hub,
+        overrides=rest,
+    )
+
+
+def _one_of(kwargs: dict[str, Any], name: str, older: str) -> Any:
+    value, old_value = kwargs.pop(name, None), kwargs.pop(older, None)
+    if value is not None and old_value is not None and value != old_value:
+        raise ArgumentError(f"{name}={value!r} and {older}={old_value!r} are the same argument. Pass one of them.")
+    return value if value is not None else old_value
+
+
+def read_dtype(value: Any) -> torch.dtype | None:
+    """The dtype that a `dtype` argument means: None for "auto", torch's default for None.
+
+    Raises:
+        ArgumentError: it is none that a model can have.
+    """
+    if value is None:
+        return torch.get_default_dtype()
+    if isinstance(value, str):
+        if value == "auto":
+            return None
+        value = dtype_of(value)
+    if value not in DTYPES:
+        names = ", ".join(f"'{name_of(dtype)}'" for dtype in DTYPES)
+        raise ArgumentError(f"dtype={value!r} is no type that a model can have. Use 'auto', {names} or a torch dtype.")
+    assert isinstance(value, torch.dtype)
+    return value
+
+
+def dtype_of(name: str) -> Any:
+    """The torch dtype of a name such as "bfloat16"; the name itself where there is none."""
+    known = {name_of(dtype): dtype for dtype in DTYPES} | {"float": torch.float32, "half": torch.float16}
+    return known.get(name.removeprefix("torch."), name)
+
+
+def name_of(dtype: torch.dtype) -> str:
+    """The name of a dtype in config files: "bfloat16"."""
+    return str(dtype).removeprefix("torch.")
+
+
+def read_device(device_map: Any) -> torch.device:
+    """The one device that a `device_map` means.
+
+    Raises:
+        ArgumentError: it names several devices, none that exists, or is no device.
+    """
+    if isinstance(device_map, Mapping):
+        devices = {str(device) for device in device_map.values()}
+        if len(devices) != 1:
+            raise ArgumentError(f"device_map={device_map!r} splits the model over devices. Give one device: 'cuda:0'.")
+        device_map = next(iter(device_map.values()))
+    if device_map is None:
+        return torch.get_default_device()
+    if device_map == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device("cuda", device_map) if isinstance(device_map, int) else torch.device(device_map)
+    except (RuntimeError, TypeError) as error:
+        raise ArgumentError(
+            f"device_map={device_map!r} is no device. Use 'cpu', 'cuda', 'cuda:0' or 'auto'."
+        ) from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ArgumentError(f"device_map={device_map!r}: torch sees no CUDA device here. Use 'cpu' or 'auto'.")
+    return device
