@@ -51,6 +51,20 @@ def table_key(rotary: Rotary, span: int) -> Hashable:
     return None
 
 
+def reach(rotary: Rotary) -> int:
+    """How many positions the model was made for, a scaling's extension included.
+
+    Linear and dynamic scaling extend `max_position_embeddings` by their factor (configs leave it at the length before);
+    the others say with it how far they go, unless the original length times the factor is more.
+    """
+    scaling = rotary.scaling
+    if isinstance(scaling, LinearScaling | DynamicScaling):
+        return max(rotary.positions, int(rotary.positions * scaling.factor))
+    if isinstance(scaling, YarnScaling | LongRopeScaling) and scaling.factor is not None:
+        return max(rotary.positions, int(scaling.original_positions * scaling.factor))
+    return rotary.positions
+
+
 def _powers(rotary: Rotary, base: float) -> list[float]:
     return [base ** (-even / rotary.dimensions) for even in range(0, rotary.dimensions, 2)]
 

@@ -53,7 +53,9 @@ def model_types() -> tuple[str, ...]:
 def family(model_type: str) -> Family:
     """The family of a model type; raises `ConfigError` for an unknown one."""
     if model_type not in _MODULES:
-        raise ConfigError(f"model_type={model_type!r} is not a model type that Loquent has: {', '.join(model_types())}.")
+        raise ConfigError(
+            f"model_type={model_type!r} is not a model type that Loquent has: {', '.join(model_types())}."
+        )
     found = import_module(_MODULES[model_type]).FAMILY
     assert isinstance(found, Family)
     return found
