@@ -51,7 +51,11 @@ class AutoTokenizer:
         if config is not None:
             model.setdefault("model_type", getattr(type(config), "model_type", None))
         chosen = _class_of_type(kind) if kind is not None else tokenizer_class(stored, model)
-        return chosen.from_stored(stored, *files, **options)
+        tokenizer = chosen.from_stored(stored, *files, **options)
+        name = stored.config.get("tokenizer_class")
+        if chosen is PreTrainedTokenizer and name and str(name).removesuffix("Fast") not in CLASSES:
+            tokenizer.saved_class_name = str(name)
+        return tokenizer
 
 
 def tokenizer_class(stored: StoredTokenizer, model: Mapping[str, Any] | None = None) -> type[PreTrainedTokenizer]:

@@ -53,6 +53,14 @@ def byte_level_bpe(files: Files, options: Options) -> Tokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=bool(options.get("add_prefix_space")))
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
+    bos_token = str(options.get("bos_token"))
+    if options.get("add_bos_token"):
+        tokenizer.add_special_tokens([bos_token])
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=[bos_token, "$A"],
+            pair=[bos_token, "$A", "$B:1"],
+            special_tokens=[(bos_token, tokenizer.token_to_id(bos_token))],
+        )
     return tokenizer
 
 

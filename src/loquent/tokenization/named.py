@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from tokenizers import normalizers, processors
+
 from loquent.errors import ArgumentError
 from loquent.tokenization import construction
+from loquent.tokenization.batch import BatchEncoding
 from loquent.tokenization.tokenizer import PreTrainedTokenizer
 
 _BYTE_LEVEL_FILES = {"vocab_file": "vocab.json", "merges_file": "merges.txt", "tokenizer_file": "tokenizer.json"}
@@ -17,7 +20,7 @@ _END_OF_TEXT = {"unk_token": "<|endoftext|>", "bos_token": "<|endoftext|>", "eos
 class TokenizersBackend(PreTrainedTokenizer):
     """The generic tokenizer as transformers 5 saves it: without token types, and heeding `add_bos_token`."""
 
-    saved_class_name = "PreTrainedTokenizerFast"
+    class_name_to_save = "PreTrainedTokenizerFast"
     model_input_names = _TEXT_INPUTS
 
     def _apply_bos_and_eos(self, options: Mapping[str, Any]) -> None:
@@ -90,6 +93,54 @@ class CodeLlamaTokenizer(LlamaTokenizer):
         infilling = [options[name] for name in ("prefix_token", "middle_token", "suffix_token", "eot_token")]
         missing = [token for token in infilling if token is not None and str(token) not in map(str, given)]
         return {**options, "additional_special_tokens": [*given, *missing]}
+
+    def __call__(  # type: ignore[override]
+        self,
+        text: Any = None,
+        text_pair: Any = None,
+        *further: Any,
+        suffix: str | None = None,
+        suffix_first: bool = False,
+        add_special_tokens: bool = True,
+        **options: Any,
+    ) -> BatchEncoding:
+        """As the other tokenizers; a text with `fill_token` in it, or with a `suffix`, asks to fill the gap.
+
+        Args:
+            suffix: what comes after the gap, where the text holds no `fill_token`.
+            suffix_first: put the suffix before the prefix, as some models were trained.
+        """
+        fill = self.init_kwargs["fill_token"]
+        if isinstance(text, str):
+            text_pair = text_pair if suffix is None else suffix
+            if fill is not None and text_pair is None and str(fill) in text:
+                text, _, text_pair = text.partition(str(fill))
+        if not isinstance(text, str) or not text_pair or further:
+            return super().__call__(text, text_pair, *further, add_special_tokens=add_special_tokens, **options)
+        backend = self.backend_tokenizer
+        with self._lock:
+            before = backend.normalizer, backend.post_processor
+            backend.normalizer = normalizers.Replace(" ", construction.SPACE)
+            backend.post_processor = self._infilling(suffix_first, add_special_tokens)
+            try:
+                return super().__call__(f" {text}", text_pair, add_special_tokens=True, **options)
+            finally:
+                # The library cannot unset a step to None.
+                backend.normalizer = before[0] or normalizers.Sequence([])
+                backend.post_processor = before[1]
+
+    def _infilling(self, suffix_first: bool, add_special_tokens: bool) -> processors.TemplateProcessing:
+        """`<PRE> prefix <SUF>suffix <MID>`, or with the suffix first (arXiv:2308.12950, section 2.3)."""
+        prefix, middle, suffix = (str(self.init_kwargs[f"{name}_token"]) for name in ("prefix", "middle", "suffix"))
+        around = [prefix, suffix, "$B", middle, "$A"] if suffix_first else [prefix, "$A", suffix, "$B", middle]
+        if add_special_tokens and self.add_bos_token:
+            around.insert(0, str(self.bos_token))
+        if add_special_tokens and self.add_eos_token:
+            around.append(str(self.eos_token))
+        special = [token for token in around if not token.startswith("$")]
+        return processors.TemplateProcessing(
+            single="$A", pair=around, special_tokens=[(token, self._id_of(token)) for token in special]
+        )
 
 
 class T5Tokenizer(PreTrainedTokenizer):

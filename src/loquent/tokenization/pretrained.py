@@ -30,8 +30,9 @@ class Pretrained(Chat):
 
     vocab_files_names: ClassVar[Mapping[str, str]]
     defaults: ClassVar[Mapping[str, Any]]
-    # The name that tokenizer_config.json gets, where it is not the class's own.
-    saved_class_name: ClassVar[str | None] = None
+    # The name that tokenizer_config.json gets. A class that is not known here is read by a generic one and keeps its
+    # name, so that other programs find theirs.
+    saved_class_name: str
 
     _tokenizer: Tokenizer
     _stored: dict[str, Any]
@@ -76,8 +77,6 @@ class Pretrained(Chat):
         from_files = stored.options()
         known = OPTIONS | cls.defaults.keys() | {"added_tokens_decoder"}
         unknown = {name: from_files.pop(name) for name in list(from_files) if name not in known}
-        # What saved the folder may have been a class that is read here as a generic one: its name is kept.
-        unknown["tokenizer_class"] = stored.config.get("tokenizer_class")
         return cls(**{"name_or_path": stored.name, **from_files, **given}, _stored=unknown)
 
     def save_pretrained(
@@ -150,7 +149,7 @@ class Pretrained(Chat):
 
     def _saved_config(self) -> dict[str, Any]:
         config = {name: value for name, value in {**self._stored, **self.init_kwargs}.items() if value is not None}
-        for name in ("name_or_path", "from_slow", "tokenizer_class"):
+        for name in ("name_or_path", "from_slow"):
             config.pop(name, None)
         config.update(
             {
@@ -172,8 +171,10 @@ class Pretrained(Chat):
             config["chat_template"] = [
                 {"name": name, "template": template} for name, template in self.chat_template.items()
             ]
-        own = self.saved_class_name or type(self).__name__
-        config["tokenizer_class"] = self._stored.get("tokenizer_class") or own
+        if self.saved_class_name != type(self).__name__:
+            # Whoever reads this as a more general class must still know what the model takes.
+            config["model_input_names"] = list(self.model_input_names)
+        config["tokenizer_class"] = self.saved_class_name
         saved: dict[str, Any] = as_json(config)
         return saved
 

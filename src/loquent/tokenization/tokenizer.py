@@ -47,11 +47,14 @@ class PreTrainedTokenizer(Pretrained):
     # What a named class consists of: how to build the backend from its files, and its options where none are given.
     build: ClassVar[Builder | None] = None
     defaults: ClassVar[Options] = {}
+    # The name that other programs know the class by, where it is another.
+    class_name_to_save: ClassVar[str | None] = None
     # Whether add_bos_token and add_eos_token decide what is put around a text.
     adds_bos_and_eos: ClassVar[bool] = False
 
     padding_side: str = "right"
     truncation_side: str = "right"
+    saved_class_name: str
 
     def __init__(
         self,
@@ -66,6 +69,7 @@ class PreTrainedTokenizer(Pretrained):
         given = {**self.defaults, **checked_options(type(self).__name__, options, self.defaults)}
         given = self.prepare(given)
         self._stored = dict(_stored or {})
+        self.saved_class_name = self.class_name_to_save or type(self).__name__
         self._lock = threading.RLock()
         self._vocab_files = named
         self._built = tokenizer_object is None and self._must_build(tokenizer_file, named, given)
@@ -170,7 +174,7 @@ class PreTrainedTokenizer(Pretrained):
             self._tokenizer.pre_tokenizer = step
 
     def _apply_bos_and_eos(self, options: Options) -> None:
-        if self.adds_bos_and_eos or (self._built and self._add_bos_token):
+        if self.adds_bos_and_eos:
             self.update_post_processor()
 
     def update_post_processor(self) -> None:

@@ -28,7 +28,8 @@ _MAX_BITS = 4096
 # A width or a precision inside a format.
 _MAX_WIDTH = 10_000
 _NUMBER = re.compile(r"\d+")
-_PRINTF = re.compile(r"%[^a-zA-Z%]*")
+# A conversion begins at its "%", or after the name in "%(name)s"; names may hold parentheses, so any ")" may end one.
+_PRINTF = re.compile(r"[%)][-+ #0-9.*]*")
 
 
 def _fits(width: Any) -> int:
@@ -310,9 +311,9 @@ def _shallow(name: str) -> Callable[..., Any]:
     original = FILTERS[name]
 
     def run(*args: Any, **kwargs: Any) -> Any:
-        meter().charge(ENTRY + sum(map(size, args)))
+        meter().charge(ENTRY + sum(size(one) for one in args if _is_data(one)))
         result = original(*args, **kwargs)
-        return meter().made(counted(result) if name in _LAZY else result)
+        return meter().made(counted(result) if name in _LAZY and not isinstance(result, str) else result)
 
     return _passing_like(original, run)
 
@@ -326,7 +327,7 @@ def _deep(name: str) -> Callable[..., Any]:
         for _ in range(4):
             meter().reads(*data)
         result = original(*args, **kwargs)
-        return meter().made(counted(result) if name in _LAZY else result)
+        return meter().made(counted(result) if name in _LAZY and not isinstance(result, str) else result)
 
     return _passing_like(original, run)
 
