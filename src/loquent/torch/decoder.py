@@ -13,7 +13,7 @@ from loquent import parts
 from loquent.torch.attention import SelfAttention
 from loquent.torch.batch import Batch
 from loquent.torch.experts import CrossDomainExperts
-from loquent.torch.layers import MLP, GatedMLP, make_norm
+from loquent.torch.layers import MLP, GatedMLP, make_embedding, make_norm
 
 
 def _make_mlp(part: parts.FeedForward, width: int) -> MLP | GatedMLP | CrossDomainExperts:
@@ -70,9 +70,9 @@ class DecoderStack(nn.Module):
 
     def _add_modules(self, decoder: parts.Decoder) -> None:
         self.decoder = decoder
-        self.tokens = nn.Embedding(decoder.vocabulary, decoder.width)
+        self.tokens = make_embedding(decoder.vocabulary, decoder.width)
         if decoder.learned_positions:
-            self.positions = nn.Embedding(decoder.learned_positions.count, decoder.width)
+            self.positions = make_embedding(decoder.learned_positions.count, decoder.width)
         self.blocks = nn.ModuleList(Block(part, decoder.width, layer) for layer, part in enumerate(decoder.blocks))
         self.norm = make_norm(decoder.norm, decoder.width)
 

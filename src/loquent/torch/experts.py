@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from loquent import parts
-from loquent.torch.layers import GatedMLP, Linears, call_layer
+from loquent.torch.layers import GatedMLP, Linears, call_layer, make_embedding
 
 # How many numbers the gathered experts of one chunk of tokens may hold; a token gathers `chosen * width`, twice.
 _CHUNK_ELEMENTS = 1 << 23
@@ -23,8 +23,8 @@ class CrossDomainExperts(GatedMLP):
         self.part = part
         self.keys = isqrt(part.experts)
         self.router = nn.Linear(width, 2 * self.keys, bias=False)
-        self.expert_down = nn.Embedding(part.experts, width)
-        self.expert_up = nn.Embedding(part.experts, width)
+        self.expert_down = make_embedding(part.experts, width)
+        self.expert_up = make_embedding(part.experts, width)
 
     def route(self, x: Tensor, lengths: Sequence[int], linear: Linears = call_layer) -> tuple[Tensor, Tensor]:
         """The chosen experts of each token and their weights, both (tokens, chosen)."""

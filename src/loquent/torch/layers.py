@@ -43,6 +43,12 @@ def make_norm(part: parts.Norm, width: int) -> nn.Module:
     return nn.LayerNorm(width, eps=part.epsilon)
 
 
+def make_embedding(count: int, width: int) -> nn.Embedding:
+    """An embedding whose weight has no values yet."""
+    # nn.Embedding(count, width) would draw them: on the meta device that imports a second's worth of modules.
+    return nn.Embedding.from_pretrained(torch.empty(count, width), freeze=False)
+
+
 class _Activated(nn.Module):
     """What the feed-forward layers share: an activation, which is a module of its own only where it has a weight."""
 

@@ -63,7 +63,7 @@ def load_model(cls: type[M], name_or_path: str | os.PathLike[str], **kwargs: Any
         {name: view.shape for name, view in checkpoint.items()},
     )
     report.raise_if_any(name_or_path)
-    allocate(model, options.device)
+    model.allocate(options.device)
     _fill(wanted_tensors(model), matches, checkpoint)
     config.name_or_path = os.fspath(name_or_path)
     model.generation_config = GenerationConfig.of_model(name_or_path, config, **options.hub)
@@ -110,12 +110,6 @@ def wanted_tensors(model: PreTrainedModel) -> dict[str, nn.Parameter]:
     """The model's parameters by canonical name: the base model's without its attribute, a tied head's left out."""
     prefix = f"{model.base_model_prefix}."
     return {name.removeprefix(prefix): parameter for name, parameter in model.named_parameters()}
-
-
-def allocate(model: PreTrainedModel, device: torch.device) -> None:
-    """Give the parameters of a model made on the meta device memory, without content."""
-    model.to_empty(device=device)
-    model.tie_weights()
 
 
 def as_tensor(view: TensorView) -> Tensor:

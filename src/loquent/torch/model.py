@@ -67,8 +67,7 @@ class PreTrainedModel(nn.Module):
         with torch.device("meta"):
             self._build()
         if device.type != "meta":
-            self.to_empty(device=device)
-            self.tie_weights()
+            self.allocate(device)
             self.initialize()
 
     def _build(self) -> None:
@@ -128,6 +127,15 @@ class PreTrainedModel(nn.Module):
         return False
 
     # --- weights -----------------------------------------------------------------------------------------------------
+
+    def allocate(self, device: torch.device) -> None:
+        """Give the parameters of a model made on the meta device memory, without content."""
+        # Not nn.Module.to_empty, which imports much of torch and forgets what is tied.
+        for module in self.modules():
+            for name, parameter in module.named_parameters(recurse=False):
+                memory = torch.empty(parameter.shape, dtype=parameter.dtype, device=device)
+                setattr(module, name, nn.Parameter(memory, requires_grad=parameter.requires_grad))
+        self.tie_weights()
 
     @torch.no_grad()
     def initialize(self) -> None:
