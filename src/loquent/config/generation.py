@@ -237,6 +237,18 @@ class GenerationConfig(JsonFile):
             setattr(made, name, value)
         return made
 
+    def over(self: G, base: GenerationConfig) -> G:
+        """A config of its own with this one's fields where they were set, and those of `base` where they were not."""
+        made = copy.deepcopy(self)
+        made.__dict__.update(copy.deepcopy(base.__dict__))
+        for name in [*self._table.defaults, *self._extra]:
+            if self.was_set(name):
+                made._put_all({name: getattr(self, name)})
+        for name, step in self._set_at.items():
+            made._set_at[name] = step and base._step + step
+        made._step = base._step + self._step
+        return made
+
     def validate(self) -> None:
         """Checks every value, and that nothing which was set explicitly contradicts something else that was.
 

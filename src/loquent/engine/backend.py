@@ -39,8 +39,9 @@ class Forward:
 class Store(Protocol):
     """The memory behind the pages of one model; who uses which page is decided above it (`loquent.cache`)."""
 
-    page_size: int  # tokens per page
-    bytes_per_page: int
+    @property
+    def bytes_per_page(self) -> int:
+        """The memory of one page, all layers and planes."""
 
     @property
     def pages(self) -> int:
@@ -56,10 +57,21 @@ class Store(Protocol):
 class Backend(Protocol):
     """A model that reads ragged batches against a page store."""
 
-    vocabulary: int
-    max_positions: int | None  # None: no limit
-    incremental: bool  # whether tokens may be read in several steps (see `Decoder.incremental`)
-    layers: int
+    @property
+    def vocabulary(self) -> int:
+        """How many ids there are."""
+
+    @property
+    def max_positions(self) -> int | None:
+        """How many positions a sequence may have; None: any number."""
+
+    @property
+    def incremental(self) -> bool:
+        """Whether tokens may be read in several steps (see `Decoder.incremental`)."""
+
+    @property
+    def layers(self) -> int:
+        """How many blocks there are."""
 
     def open_store(self, page_size: int) -> Store:
         """A new store with no pages yet."""

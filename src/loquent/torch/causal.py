@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from loquent.engine.backend import Backend
 from loquent.errors import ArgumentError
 from loquent.torch.base import BaseModel
 from loquent.torch.cache import DynamicCache
@@ -140,6 +141,16 @@ class CausalLM(PreTrainedModel):
             return logits
         some = self.head(hidden[mask])
         return hidden.new_zeros(*mask.shape, some.shape[-1], dtype=some.dtype).masked_scatter(mask.unsqueeze(-1), some)
+
+    def open_backend(self) -> Backend:
+        """A backend that runs the model's current weights."""
+        from loquent.torch.runner import TorchBackend
+
+        return TorchBackend(self)
+
+    def backend_key(self) -> Hashable:
+        """What a backend is made for."""
+        return self.dtype, self.device
 
     def generate(self, inputs: Any = None, generation_config: Any = None, **kwargs: Any) -> Any:
         """Continue token sequences; see `loquent.generation.generate` for the arguments and what is returned."""

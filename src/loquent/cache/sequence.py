@@ -1,0 +1,130 @@
+"""A sequence: tokens that have been read, and the pages where their keys and values are; it runs nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loquent.cache.pool import Extent, PagePool
+from loquent.cache.prefix import PageKey, PrefixIndex, page_keys
+
+
+class Sequence:
+    """Tokens and their place in a KV store. A strategy forks, rewinds and closes it; only the engine makes it grow.
+
+    `room` is how many tokens it is expected to reach, so that its pages can be consecutive; `span` the longest it may
+    become; `salt` what its content depends on besides tokens.
+    """
+
+    def __init__(
+        self,
+        pool: PagePool,
+        *,
+        span: int,
+        room: int = 0,
+        prefixes: PrefixIndex | None = None,
+        salt: Hashable = None,
+    ) -> None:
+        self.span = span
+        self.closed = False
+        self.family: list[Sequence] = []  # where forks are listed too, so that whoever owns them can close them all
+        self._pool, self._prefixes, self._salt = pool, prefixes, salt
+        self._extent = pool.set_aside(pool.pages_for(room)) if room else Extent(0, 0)
+        self._buffer: NDArray[np.int64] = np.zeros(max(room, 16), np.int64)
+        self._length = 0
+        self._pages: list[int] = []
+        self._keys: list[PageKey] = []  # of the whole pages offered to the index
+
+    def __len__(self) -> int:
+        return self._length
+
+    @property
+    def tokens(self) -> NDArray[np.int64]:
+        """The tokens read so far, (length,); a view that is right until the next read."""
+        return self._buffer[: self._length]
+
+    @property
+    def pages(self) -> NDArray[np.int64]:
+        """The page table, (pages,)."""
+        return np.array(self._pages, np.int64)
+
+    def fork(self) -> Sequence:
+        """A second sequence with the same tokens; both share every page until one of them writes to it."""
+        twin = Sequence(self._pool, span=self.span, prefixes=self._prefixes, salt=self._salt)
+        twin._buffer, twin._length, twin._pages = self._buffer.copy(), self._length, list(self._pages)
+        twin._keys, twin.family = list(self._keys), self.family
+        twin.family.append(twin)
+        for page in twin._pages:
+            self._pool.share(page)
+        return twin
+
+    def rewind(self, length: int) -> None:
+        """Forget the tokens from `length` on and give back the pages that they alone used."""
+        kept = self._pool.pages_for(length)
+        for page in self._pages[kept:]:
+            self._release(page)
+        del self._pages[kept:]
+        del self._keys[length // self._pool.page_size :]
+        self._length = length
+
+    def close(self) -> None:
+        """Give back every page; closing twice is allowed, reading a closed sequence is not."""
+        if self.closed:
+            return
+        self.rewind(0)
+        self._pool.give_up(self._extent)
+        self.closed = True
+        if self in self.family:
+            self.family.remove(self)
+
+    def adopt_prefix(self, tokens: NDArray[np.int64]) -> int:
+        """Start with the longest remembered beginning of `tokens`; returns how many tokens that covers."""
+        if self._prefixes is None or self._length:
+            return 0
+        keys = page_keys(tokens, self._pool.page_size, self._salt)
+        pages = self._prefixes.longest(keys)
+        for page in pages:
+            self._pool.share(page)
+        self._pages, self._keys = pages, keys[: len(pages)]
+        self._append(tokens[: len(pages) * self._pool.page_size])
+        return self._length
+
+    def prepare(self, count: int) -> list[tuple[int, int]]:
+        """Make room for `count` more tokens in pages of its own.
+
+        Returns the page copies (source, target) that must happen before those tokens are written.
+        """
+        copies: list[tuple[int, int]] = []
+        first, needed = self._length // self._pool.page_size, self._pool.pages_for(self._length + count)
+        if first < len(self._pages) and (
+            self._pool.is_shared(self._pages[first]) or (self._prefixes and self._prefixes.knows(self._pages[first]))
+        ):
+            copies.append((self._pages[first], self._pool.allocate(self._extent, first)))
+            self._release(self._pages[first])
+            self._pages[first] = copies[0][1]
+        while len(self._pages) < needed:
+            self._pages.append(self._pool.allocate(self._extent, len(self._pages)))
+        return copies
+
+    def extend(self, tokens: NDArray[np.int64]) -> None:
+        """The tokens that `prepare` made room for have been written; whole pages are offered for reuse."""
+        self._append(tokens)
+        if self._prefixes is None or self._length // self._pool.page_size == len(self._keys):
+            return
+        offered = len(self._keys)
+        self._keys = page_keys(self.tokens, self._pool.page_size, self._salt, self._keys)
+        for index in range(offered, len(self._keys)):
+            self._prefixes.add(self._keys[index], self._pages[index])
+
+    def _append(self, tokens: NDArray[np.int64]) -> None:
+        length = self._length + len(tokens)
+        if length > len(self._buffer):
+            self._buffer = np.concatenate([self.tokens, np.zeros(length, np.int64)])
+        self._buffer[self._length : length] = tokens
+        self._length = length
+
+    def _release(self, page: int) -> None:
+        reusable = self._prefixes is not None and self._prefixes.knows(page)
+        self._pool.release(page, self._prefixes.forget if reusable and self._prefixes else None)

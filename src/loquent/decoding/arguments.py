@@ -1,0 +1,218 @@
+"""From arguments to a request: what a generation config asks for, resolved against one prompt, or a clear refusal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loquent.config.generation import GenerationConfig
+from loquent.decoding import rules
+from loquent.decoding.random import branch_seed
+from loquent.decoding.stop_strings import StopStrings
+from loquent.decoding.stopping import Stopping
+from loquent.decoding.strategies import beam_search, one_by_one
+from loquent.decoding.task import Decoding, Strategy, Task
+from loquent.errors import ArgumentError, ContextLengthError
+
+DEFAULT_NEW_TOKENS = 20
+
+# Field -> the value that leaves it off. Each selects a strategy or an output that this version does not have yet.
+_NOT_YET: dict[str, Any] = {
+    "num_beam_groups": 1,
+    "penalty_alpha": None,
+    "dola_layers": None,
+    "constraints": None,
+    "force_words_ids": None,
+    "prompt_lookup_num_tokens": None,
+    "assistant_early_exit": None,
+    "guidance_scale": None,
+    "token_healing": False,
+    "typical_p": 1.0,
+    "epsilon_cutoff": 0.0,
+    "eta_cutoff": 0.0,
+    "sequence_bias": None,
+    "watermarking_config": None,
+    "exponential_decay_length_penalty": None,
+    "renormalize_logits": False,
+    "output_attentions": False,
+    "output_hidden_states": False,
+    "output_scores": False,
+    "output_logits": None,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Surroundings:
+    """What a request is resolved against: facts of the model, and objects that no config can hold."""
+
+    vocabulary: int
+    max_positions: int | None
+    tokenizer: Any = None
+    processors: tuple[Callable[[Any, Any], Any], ...] = ()
+    criteria: tuple[Callable[[Any, Any], Any], ...] = ()
+    slide: bool = False  # past the model's positions, drop the oldest tokens instead of refusing
+    as_ids: Callable[[NDArray[np.int64]], Any] = field(default=lambda tokens: tokens[None, :])
+
+
+def resolve(config: GenerationConfig, prompt: Sequence[int], seed: int, around: Surroundings) -> list[Decoding]:
+    """The requests that one prompt becomes: one, or `num_return_sequences` where they are independent samples.
+
+    Raises:
+        ArgumentError: the config cannot work with this prompt or model, or names a strategy that is not there.
+        ContextLengthError: the prompt and the new tokens exceed the model's positions, and `around.slide` is off.
+    """
+    _check_supported(config)
+    _check_prompt(prompt, around)
+    sampled, beams = config.do_sample and config.temperature != 0, config.num_beams > 1
+    new_tokens = max_new_tokens(config, len(prompt), around)
+    branches = 1 if beams else config.num_return_sequences
+    if branches > 1 and not sampled:
+        raise ArgumentError(
+            f"num_return_sequences={branches} makes equal sequences in greedy search. "
+            "Pass do_sample=True or num_beams of at least as many."
+        )
+    strategy: Callable[[Task], Strategy] = one_by_one
+    if beams:
+        strategy = partial(
+            beam_search,
+            width=config.num_beams,
+            length_penalty=config.length_penalty,
+            early_stopping=config.early_stopping,
+        )
+    decoding = Decoding(
+        strategy=strategy,
+        stopping=_stopping(config, new_tokens, around),
+        rules=tuple(_rules(config, len(prompt), new_tokens, sampled, around)),
+        sampled=sampled,
+        returned=config.num_return_sequences if beams else 1,
+        branches=config.num_beams,
+        context=around.max_positions if around.slide else None,
+    )
+    return [replace(decoding, seed=branch_seed(seed, branch)) for branch in range(branches)]
+
+
+def max_new_tokens(config: GenerationConfig, prompt: int, around: Surroundings) -> int:
+    """How many tokens may follow a prompt of `prompt` tokens; the unset default takes what positions are left."""
+    room = None if around.max_positions is None or around.slide else around.max_positions - prompt
+    if config.max_new_tokens is not None:
+        wanted, argument = config.max_new_tokens, f"max_new_tokens={config.max_new_tokens}"
+    elif config.was_set("max_length"):
+        wanted, argument = config.max_length - prompt, f"max_length={config.max_length}"
+        if wanted < 1:
+            raise ArgumentError(
+                f"max_length={config.max_length} counts the prompt, which has {prompt} tokens already. "
+                "Raise it, or pass max_new_tokens, which does not count the prompt."
+            )
+    else:
+        wanted = DEFAULT_NEW_TOKENS if room is None else min(DEFAULT_NEW_TOKENS, max(room, 1))
+        argument = f"the default of {DEFAULT_NEW_TOKENS} new tokens"
+    if room is not None and wanted > room:
+        raise ContextLengthError(
+            f"The prompt's {prompt} tokens and {argument} exceed the model's {around.max_positions} positions. "
+            f"Ask for at most {max(room, 0)} new tokens, shorten the prompt, or pass "
+            'context_overflow="slide" to drop the oldest tokens.'
+        )
+    return wanted
+
+
+def _check_supported(config: GenerationConfig) -> None:
+    for name, off in _NOT_YET.items():
+        if getattr(config, name) != off:
+            raise ArgumentError(f"{name}={getattr(config, name)!r} is not supported yet. Leave it at {off!r}.")
+    if config.num_beams > 1 and config.do_sample:
+        raise ArgumentError(
+            f"num_beams={config.num_beams} with do_sample=True (beam-search sampling) is not supported yet. "
+            "Leave one of them out."
+        )
+
+
+def _check_prompt(prompt: Sequence[int], around: Surroundings) -> None:
+    if not len(prompt):
+        raise ArgumentError("a prompt has no tokens. Give it at least one, such as the model's BOS token.")
+    bad = next((token for token in prompt if not 0 <= token < around.vocabulary), None)
+    if bad is not None:
+        raise ArgumentError(
+            f"a prompt has the token {bad}, and the model's vocabulary is 0 to {around.vocabulary - 1}. "
+            "Use the model's own tokenizer."
+        )
+
+
+def as_tuple(value: int | Sequence[int] | None) -> tuple[int, ...]:
+    """One id, several or none, as a tuple."""
+    if value is None:
+        return ()
+    return (value,) if isinstance(value, int) else tuple(value)
+
+
+def _stopping(config: GenerationConfig, new_tokens: int, around: Surroundings) -> Stopping:
+    strings = config.stop_strings
+    if strings and around.tokenizer is None:
+        raise ArgumentError(f"stop_strings={strings!r} are texts. Pass tokenizer=, which they are compared through.")
+    texts = (strings,) if isinstance(strings, str) else tuple(strings or ())
+    return Stopping(
+        max_new_tokens=new_tokens,
+        eos=as_tuple(config.eos_token_id),
+        strings=StopStrings(texts, around.tokenizer) if texts else None,
+        deadline=None if config.max_time is None else time.monotonic() + config.max_time,
+        criteria=around.criteria,
+        as_ids=around.as_ids,
+    )
+
+
+def _rules(
+    config: GenerationConfig, prompt: int, new_tokens: int, sampled: bool, around: Surroundings
+) -> Iterator[rules.Rule]:
+    """The rules that a config asks for; those that shape a distribution act where it is sampled from."""
+    ends = as_tuple(config.eos_token_id)
+    if config.repetition_penalty != 1:
+        yield rules.RepetitionPenalty(config.repetition_penalty)
+    if config.no_repeat_ngram_size:
+        yield rules.NoRepeatNgrams(config.no_repeat_ngram_size)
+    words = tuple(tuple(word) for word in config.bad_words_ids or () if len(word) > 1 or word[0] not in ends)
+    if words:
+        yield rules.BadWords(_within(words, "bad_words_ids", around))
+    if ends and (config.min_length > prompt or config.min_new_tokens):
+        yield rules.MinLength(ends, config.min_length, config.min_new_tokens or 0)
+    yield from _given_tokens(config, prompt, new_tokens, around)
+    if around.processors:
+        yield rules.Custom(around.processors)
+    if sampled:
+        yield from _warpers(config)
+
+
+def _given_tokens(config: GenerationConfig, prompt: int, new_tokens: int, around: Surroundings) -> Iterator[rules.Rule]:
+    if config.forced_bos_token_id is not None:
+        yield rules.ForcedBegin(config.forced_bos_token_id)
+    if config.forced_eos_token_id is not None:
+        yield rules.ForcedEnd(as_tuple(config.forced_eos_token_id), prompt + new_tokens)
+    if config.suppress_tokens:
+        [tokens] = _within((tuple(config.suppress_tokens),), "suppress_tokens", around)
+        yield rules.Suppress(tokens)
+    if config.begin_suppress_tokens:
+        index = int(prompt == 1 and config.forced_bos_token_id is not None)
+        [tokens] = _within((tuple(config.begin_suppress_tokens),), "begin_suppress_tokens", around)
+        yield rules.SuppressAtBegin(tokens, index)
+
+
+def _warpers(config: GenerationConfig) -> Iterator[rules.Rule]:
+    if config.temperature != 1:
+        yield rules.Temperature(config.temperature)
+    if config.top_k:
+        yield rules.TopK(config.top_k)
+    if config.top_p < 1:
+        yield rules.TopP(config.top_p)
+    if config.min_p is not None:
+        yield rules.MinP(config.min_p)
+
+
+def _within(words: tuple[tuple[int, ...], ...], argument: str, around: Surroundings) -> tuple[tuple[int, ...], ...]:
+    bad = next((token for word in words for token in word if not 0 <= token < around.vocabulary), None)
+    if bad is not None:
+        raise ArgumentError(f"{argument} names the token {bad}; the vocabulary is 0 to {around.vocabulary - 1}.")
+    return words

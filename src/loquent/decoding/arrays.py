@@ -1,0 +1,72 @@
+"""The few operations on scores that the array API standard lacks, for numpy's, torch's and other libraries' arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import array_api_compat
+import numpy as np
+from numpy.typing import NDArray
+
+Array = Any
+Ints = Sequence[int] | NDArray[Any]
+
+
+def namespace(array: Array) -> Any:
+    """The array API namespace of an array's library."""
+    return array_api_compat.array_namespace(array)
+
+
+def beside(scores: Array, values: Any, dtype: Any = None) -> Array:
+    """`values` as an array of the library, and on the device, of `scores`."""
+    xp = namespace(scores)
+    return xp.asarray(np.asarray(values), dtype=dtype, device=array_api_compat.device(scores))
+
+
+def column(scores: Array, values: Sequence[float]) -> Array:
+    """One number a row, (rows, 1), ready to be broadcast over the scores."""
+    return beside(scores, values, scores.dtype)[:, None]
+
+
+def to_numpy(array: Array) -> NDArray[Any]:
+    """The array on the host."""
+    if array_api_compat.is_torch_array(array):
+        return np.asarray(array.detach().cpu())
+    return np.asarray(array)
+
+
+def put(scores: Array, rows: Ints, tokens: Ints, values: Array) -> Array:
+    """The scores with `values` (one, or one a pair) at the pairs (rows[i], tokens[i])."""
+    if not len(rows):
+        return scores
+    index = beside(scores, rows), beside(scores, tokens)
+    if array_api_compat.is_writeable_array(scores):
+        scores[index] = values
+        return scores
+    return scores.at[index].set(values)  # JAX
+
+
+def ban(scores: Array, rows: Ints, tokens: Ints) -> Array:
+    """The scores with the pairs (rows[i], tokens[i]) made impossible."""
+    return put(scores, rows, tokens, -float("inf"))
+
+
+def top(scores: Array, count: int) -> tuple[Array, Array]:
+    """The `count` largest scores of each row and their tokens, best first: (rows, count) each."""
+    if array_api_compat.is_torch_array(scores):
+        best = scores.topk(count, dim=-1)
+        return best.values, best.indices
+    rows = np.asarray(scores)
+    some = np.argpartition(rows, rows.shape[1] - count, axis=1)[:, rows.shape[1] - count :]
+    some.sort(axis=1)  # by token, so that the stable sort below puts equal scores in the order of their tokens
+    order = np.argsort(-np.take_along_axis(rows, some, 1), axis=1, kind="stable")
+    tokens = np.take_along_axis(some, order, 1)
+    return beside(scores, np.take_along_axis(rows, tokens, 1)), beside(scores, tokens)
+
+
+def log_softmax(scores: Array) -> Array:
+    """Log-probabilities of each row."""
+    xp = namespace(scores)
+    shifted = scores - xp.max(scores, axis=-1, keepdims=True)
+    return shifted - xp.log(xp.sum(xp.exp(shifted), axis=-1, keepdims=True))

@@ -1,0 +1,95 @@
+"""Counter-based random numbers: each is a function of a seed, a position and a purpose, and of nothing drawn before.
+
+Philox4x32-10 (Salmon et al., 2011, "Parallel random numbers: as easy as 1, 2, 3"): ten rounds of two 32-bit products
+and a key schedule turn a 128-bit counter and a 64-bit key into 128 random bits.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+import sys
+import threading
+
+_MASK = 0xFFFFFFFF
+_MULTIPLIERS = 0xD2511F53, 0xCD9E8D57
+_KEY_STEPS = 0x9E3779B9, 0xBB67AE85
+
+
+class Purpose(enum.IntEnum):
+    """What a random number is for; numbers for different purposes are independent."""
+
+    DRAW = 0  # the next token
+    ACCEPT = 1  # whether a drafted token stands
+    RESAMPLE = 2  # what replaces one that does not
+    BRANCH = 3  # the seed of one of several sequences from one prompt
+    FRESH = 4  # the seed of a request that was given none
+
+
+def philox(counter: tuple[int, int, int, int], key: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Ten rounds of Philox4x32 on four 32-bit counter words and two 32-bit key words."""
+    a, b, c, d = counter
+    left, right = key
+    for _ in range(10):
+        first, second = a * _MULTIPLIERS[0], c * _MULTIPLIERS[1]
+        a, b, c, d = (second >> 32) ^ b ^ left, second & _MASK, (first >> 32) ^ d ^ right, first & _MASK
+        left, right = (left + _KEY_STEPS[0]) & _MASK, (right + _KEY_STEPS[1]) & _MASK
+    return a, b, c, d
+
+
+def bits(seed: int, position: int, purpose: Purpose) -> int:
+    """64 random bits."""
+    counter = position & _MASK, (position >> 32) & _MASK, int(purpose), 0
+    a, b, _, _ = philox(counter, (seed & _MASK, (seed >> 32) & _MASK))
+    return b << 32 | a
+
+
+def uniform(seed: int, position: int, purpose: Purpose) -> float:
+    """A random number in [0, 1), a multiple of 2**-53."""
+    return (bits(seed, position, purpose) >> 11) * 2.0**-53
+
+
+def branch_seed(seed: int, branch: int) -> int:
+    """The seed of sequence `branch` of several made from one prompt; the first keeps the prompt's own."""
+    return seed if branch == 0 else bits(seed, branch, Purpose.BRANCH)
+
+
+class _Fresh:
+    """Seeds for requests that name none: unpredictable at first, a fixed series after `set_seed`."""
+
+    def __init__(self) -> None:
+        self.seed, self.count, self.lock = int.from_bytes(os.urandom(8), "little"), 0, threading.Lock()
+
+    def next(self) -> int:
+        with self.lock:
+            self.count += 1
+            return bits(self.seed, self.count, Purpose.FRESH)
+
+
+_fresh = _Fresh()
+
+
+def fresh_seed() -> int:
+    """The next seed for a request that names none."""
+    return _fresh.next()
+
+
+def set_seed(seed: int, deterministic: bool = False) -> None:
+    """Make what follows repeatable: requests without a `seed`, and the generators of `random`, numpy and torch.
+
+    Args:
+        seed: any non-negative integer.
+        deterministic: also ask torch for deterministic algorithms.
+    """
+    import random
+
+    with _fresh.lock:
+        _fresh.seed, _fresh.count = seed, 0
+    random.seed(seed)
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed(seed % 2**32)
+    if "torch" in sys.modules:
+        torch = sys.modules["torch"]
+        torch.manual_seed(seed)  # seeds every accelerator too
+        if deterministic:
+            torch.use_deterministic_algorithms(True)

@@ -1,0 +1,38 @@
+"""What a rule on scores (a logits processor) is: settings for one request, applied to all rows that have it at once."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loquent.decoding.arrays import Array
+
+
+@dataclass(frozen=True, eq=False)
+class Context:
+    """What a row's rules may look at: the tokens that the row continues."""
+
+    tokens: NDArray[np.int64]  # (length,), the prompt's and the generated ones
+    prompt: int  # how many of them are the prompt's
+
+    @property
+    def generated(self) -> int:
+        """How many tokens have been generated."""
+        return len(self.tokens) - self.prompt
+
+
+class Rule(ABC):
+    """One request's settings of a rule. Instances are immutable; the class applies many of them in one go."""
+
+    @classmethod
+    @abstractmethod
+    def apply(cls, scores: Array, rules: Sequence[Any], contexts: Sequence[Context]) -> Array:
+        """The scores (rows, vocabulary), float32, after rule `rules[i]` has acted on row i in its context.
+
+        `scores` may be changed in place: they are the caller's own copy.
+        """

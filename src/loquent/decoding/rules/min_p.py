@@ -1,0 +1,24 @@
+"""Min-p: tokens below a fraction of the best token's probability go (Nguyen et al., 2024, arXiv:2407.01082)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from loquent.decoding.arrays import Array, column, namespace
+from loquent.decoding.rules.base import Context, Rule
+
+
+@dataclass(frozen=True)
+class MinP(Rule):
+    """Keeps the tokens with at least `fraction` (0 to 1) of the best one's probability; the best always stays."""
+
+    fraction: float
+
+    @classmethod
+    def apply(cls, scores: Array, rules: Sequence[MinP], contexts: Sequence[Context]) -> Array:
+        xp = namespace(scores)
+        floors = [math.log(rule.fraction) if rule.fraction else -math.inf for rule in rules]
+        least = xp.max(scores, axis=-1, keepdims=True) + column(scores, floors)
+        return xp.where(scores < least, -xp.inf, scores)

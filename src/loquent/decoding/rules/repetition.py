@@ -1,0 +1,31 @@
+"""Repetition penalty: scores of tokens already there are divided by it if positive, multiplied if not.
+
+Keskar et al., 2019 (CTRL), arXiv:1909.05858; the prompt's tokens count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from loquent.decoding.arrays import Array, beside, namespace, put
+from loquent.decoding.rules.base import Context, Rule
+
+
+@dataclass(frozen=True)
+class RepetitionPenalty(Rule):
+    """Above 1 discourages repetition, below 1 (and above 0) encourages it."""
+
+    penalty: float
+
+    @classmethod
+    def apply(cls, scores: Array, rules: Sequence[RepetitionPenalty], contexts: Sequence[Context]) -> Array:
+        xp = namespace(scores)
+        tokens = np.concatenate([context.tokens for context in contexts])
+        lengths = [len(context.tokens) for context in contexts]
+        rows = np.repeat(np.arange(len(contexts)), lengths)
+        penalties = beside(scores, np.repeat([rule.penalty for rule in rules], lengths), scores.dtype)
+        present = scores[beside(scores, rows), beside(scores, tokens)]
+        return put(scores, rows, tokens, xp.where(present < 0, present * penalties, present / penalties))

@@ -1,0 +1,24 @@
+"""Top-k: only the k best tokens remain (Fan et al., 2018, arXiv:1805.04833); those equal to the k-th stay with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from loquent.decoding.arrays import Array, beside, namespace, top
+from loquent.decoding.rules.base import Context, Rule
+
+
+@dataclass(frozen=True)
+class TopK(Rule):
+    """Keeps the `count` best tokens."""
+
+    count: int
+
+    @classmethod
+    def apply(cls, scores: Array, rules: Sequence[TopK], contexts: Sequence[Context]) -> Array:
+        xp = namespace(scores)
+        counts = [min(rule.count, scores.shape[1]) for rule in rules]
+        best, _ = top(scores, max(counts))  # (rows, the largest count)
+        least = xp.take_along_axis(best, beside(scores, counts)[:, None] - 1, axis=1)  # (rows, 1)
+        return xp.where(scores < least, -xp.inf, scores)

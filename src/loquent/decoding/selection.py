@@ -1,0 +1,42 @@
+"""From scores to tokens: the most likely, a draw, or the best few, for the rows of many requests at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loquent.decoding.arrays import Array, beside, namespace, to_numpy, top
+from loquent.decoding.wants import Candidates
+
+
+def most_likely(scores: Array) -> NDArray[np.int64]:
+    """The token with the highest score of each row, (rows,)."""
+    return to_numpy(namespace(scores).argmax(scores, axis=-1))
+
+
+def drawn(scores: Array, uniforms: Sequence[float]) -> NDArray[np.int64]:
+    """A token of each row by its probability, where row i's random number in [0, 1) is `uniforms[i]`.
+
+    The token at which the cumulative probability passes the random number: a function of the row and the number
+    alone. Sums are in float64, so that a vocabulary's many small terms do not round away.
+    """
+    xp = namespace(scores)
+    wide = xp.astype(scores, xp.float64)
+    weights = xp.exp(wide - xp.max(wide, axis=-1, keepdims=True))
+    sums = xp.cumulative_sum(weights, axis=-1)  # (rows, vocabulary)
+    targets = beside(scores, uniforms, xp.float64)[:, None] * sums[:, -1:]
+    return to_numpy(xp.sum(xp.astype(sums <= targets, xp.int64), axis=-1))
+
+
+def best(scores: Array, counts: Sequence[int]) -> list[Candidates]:
+    """The `counts[i]` tokens of row i with the highest scores."""
+    count = min(max(counts), scores.shape[1])
+    values, tokens = (to_numpy(array) for array in top(scores, count))
+    order = np.lexsort((tokens, -values))  # equal scores in the order of their tokens, whatever the library did
+    values, tokens = np.take_along_axis(values, order, 1), np.take_along_axis(tokens, order, 1)
+    return [
+        Candidates(tokens[row, :own].astype(np.int64), values[row, :own].astype(np.float64))
+        for row, own in enumerate(counts)
+    ]

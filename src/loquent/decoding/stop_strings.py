@@ -1,0 +1,39 @@
+"""Stop strings: texts that end a sequence as soon as they are complete, wherever token borders fall."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Decodes(Protocol):
+    """What stop strings need of a tokenizer."""
+
+    def decode(self, token_ids: Sequence[int], **kwargs: Any) -> str:
+        """The text of the tokens."""
+
+
+@dataclass(frozen=True)
+class StopStrings:
+    """Texts that end a sequence as soon as one of them is complete, wherever token borders fall."""
+
+    texts: tuple[str, ...]
+    tokenizer: Decodes
+
+    def found(self, tokens: NDArray[np.int64]) -> bool:
+        """Whether one of the texts ends within the last token's text.
+
+        Only a window of tokens is decoded: each token but those of a broken character gives at least one character,
+        and a character has at most four bytes, so this many tokens always reach back over the longest text.
+        """
+        window = tokens[-(4 * max(map(len, self.texts)) + 8) :].tolist()
+        before, text = self._decode(window[:-1]), self._decode(window)
+        settled = next((i for i, (a, b) in enumerate(zip(before, text)) if a != b), min(len(before), len(text)))
+        return any(text.find(stop, max(0, settled - len(stop) + 1)) >= 0 for stop in self.texts)
+
+    def _decode(self, tokens: list[int]) -> str:
+        return self.tokenizer.decode(tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False)

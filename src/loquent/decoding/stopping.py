@@ -1,0 +1,42 @@
+"""When a sequence ends: end tokens, texts, lengths, time, and a caller's criteria; asked token by token."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loquent.decoding.criteria import says_stop
+from loquent.decoding.stop_strings import StopStrings
+
+Reason = Literal["eos", "stop_string", "criteria", "time", "length", "cancelled"]
+
+
+@dataclass(frozen=True)
+class Stopping:
+    """The ends that one request knows; `deadline` is a `time.monotonic()` time."""
+
+    max_new_tokens: int
+    eos: tuple[int, ...] = ()
+    strings: StopStrings | None = None
+    deadline: float | None = None
+    criteria: tuple[Callable[[Any, Any], Any], ...] = ()
+    as_ids: Callable[[NDArray[np.int64]], Any] = field(default=lambda tokens: tokens[None, :])
+
+    def reason(self, prompt: NDArray[np.int64], generated: Sequence[int]) -> Reason | None:
+        """Why a sequence of `prompt` and `generated` ends behind its last token, if it does."""
+        if generated[-1] in self.eos:
+            return "eos"
+        if self.strings or self.criteria:
+            tokens = np.concatenate([prompt, np.asarray(generated, np.int64)])
+            if self.strings and self.strings.found(tokens):
+                return "stop_string"
+            if any(says_stop(stop(self.as_ids(tokens), None)) for stop in self.criteria):
+                return "criteria"
+        if self.deadline is not None and time.monotonic() >= self.deadline:
+            return "time"
+        return "length" if len(generated) >= self.max_new_tokens else None

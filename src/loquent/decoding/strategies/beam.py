@@ -1,0 +1,93 @@
+"""Beam search: the `width` best beginnings are extended together (Sutskever et al., 2014, arXiv:1409.3215).
+
+    score(x[:t]) = score(x[:t-1]) + log p(x[t] | x[<t]);  hypotheses rank by score / generated ** length_penalty
+
+Each step keeps a pool of `max(2, 1 + end tokens) * width` candidates, so that `width` of them can go on whatever ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Items
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from loquent.cache import Sequence
+from loquent.decoding.task import Hypothesis, Read, Strategy, Task
+from loquent.decoding.wants import Candidates, Top
+
+EarlyStopping = bool | Literal["never"]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A live beam's extension by one token: which beam, all of its generated tokens, and their log-probability."""
+
+    parent: int
+    tokens: tuple[int, ...]
+    score: float
+
+
+def beam_search(task: Task, *, width: int, length_penalty: float, early_stopping: EarlyStopping) -> Strategy:
+    """Ranks the best `task.decoding.returned` of at most `width` finished hypotheses."""
+    sequences, beams = [task.open()], [Candidate(0, (), 0.0)]
+    feeds = [task.prompt]
+    pool_size = max(2, 1 + len(task.decoding.stopping.eos)) * width
+    finished: list[Hypothesis] = []
+    longest = task.decoding.stopping.max_new_tokens
+    while True:
+        answers = yield [Read(*pair, Top(pool_size)) for pair in zip(sequences, feeds)]
+        pool = extensions(beams, answers)[:pool_size]
+        reasons = [task.ends(candidate.tokens) for candidate in pool]
+        ended = [
+            Hypothesis(candidate.tokens, reason, candidate.score / len(candidate.tokens) ** length_penalty)
+            for candidate, reason in zip(pool[:width], reasons)
+            if reason
+        ]
+        finished = sorted(finished + ended, key=lambda hypothesis: -(hypothesis.score or 0.0))[:width]
+        beams = [candidate for candidate, reason in zip(pool, reasons) if not reason][:width]
+        if not beams or (
+            len(finished) == width and not _may_improve(beams, finished, longest, length_penalty, early_stopping)
+        ):
+            break
+        sequences = advance(sequences, beams)
+        feeds = [np.array(beam.tokens[-1:], np.int64) for beam in beams]
+    task.rank(finished[: task.decoding.returned])
+
+
+def extensions(beams: Items[Candidate], answers: Items[Candidates]) -> list[Candidate]:
+    """All candidates of all beams, best first; of equal ones that of the better beam, then of the lower token."""
+    pool = [
+        Candidate(parent, (*beam.tokens, int(token)), beam.score + float(gain))
+        for parent, (beam, answer) in enumerate(zip(beams, answers))
+        for token, gain in zip(answer.tokens, answer.scores)
+        if gain > -np.inf
+    ]
+    return sorted(pool, key=lambda candidate: -candidate.score)
+
+
+def advance(sequences: Items[Sequence], beams: Items[Candidate]) -> list[Sequence]:
+    """A sequence for each beam: its parent's, or a fork of it where several go on; those of no beam are closed."""
+    heirs = {beam.parent: index for index, beam in reversed(list(enumerate(beams)))}
+    for parent, sequence in enumerate(sequences):
+        if parent not in heirs:
+            sequence.close()
+    return [
+        sequences[beam.parent] if heirs[beam.parent] == index else sequences[beam.parent].fork()
+        for index, beam in enumerate(beams)
+    ]
+
+
+def _may_improve(
+    beams: Items[Candidate],
+    finished: Items[Hypothesis],
+    longest: int,
+    length_penalty: float,
+    early_stopping: EarlyStopping,
+) -> bool:
+    """Whether a live beam could still beat the worst of a full set of finished hypotheses."""
+    if early_stopping is True:
+        return False
+    length = longest if early_stopping == "never" and length_penalty > 0 else len(beams[0].tokens)
+    return bool(beams[0].score / length**length_penalty > (finished[-1].score or 0.0))

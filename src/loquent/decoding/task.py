@@ -1,0 +1,87 @@
+"""What a strategy works with: its prompt, sequences to read with, where it reports; no models, no other requests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from collections.abc import Sequence as Items
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loquent.cache import Sequence
+from loquent.decoding.rules import Rule
+from loquent.decoding.stopping import Reason, Stopping
+from loquent.decoding.wants import Want
+
+
+@dataclass(frozen=True, eq=False)
+class Read:
+    """Read `tokens` behind what `sequence` holds, and answer `want` from the rows that this gives."""
+
+    sequence: Sequence
+    tokens: NDArray[np.int64]  # (n,), n >= 1
+    want: Want
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """A finished sequence: its generated tokens, a score where the strategy ranks by one, and why it ended."""
+
+    tokens: tuple[int, ...]
+    reason: Reason
+    score: float | None = None
+
+
+Strategy = Generator[list[Read], list[Any], None]
+"""Yields reads, is sent their answers in the same order, and reports to its task."""
+
+
+@dataclass(frozen=True, eq=False)
+class Decoding:
+    """Everything that one request asks for, resolved and checked: what `decoding.arguments` makes of arguments."""
+
+    strategy: Callable[[Task], Strategy]
+    stopping: Stopping
+    rules: tuple[Rule, ...] = ()
+    sampled: bool = False
+    seed: int = 0
+    returned: int = 1  # hypotheses
+    branches: int = 1  # the most sequences that are live at once
+    context: int | None = None  # slide over this many positions where more are needed; None: never slide
+
+
+@dataclass(eq=False)
+class Task:
+    """A request as its strategy sees it."""
+
+    prompt: NDArray[np.int64]  # (n,), n >= 1
+    decoding: Decoding
+    open: Callable[[], Sequence]  # a new, empty sequence; closed with the request at the latest
+    output: list[int] = field(default_factory=list)  # what has been committed
+    reason: Reason | None = None  # why the output ended
+    ranked: list[Hypothesis] = field(default_factory=list)
+
+    def commit(self, tokens: Items[int]) -> bool:
+        """These tokens follow, for good: streamed at once, and cut behind one that ends the output.
+
+        Returns whether the output has ended; the strategy then returns.
+        """
+        for token in tokens:
+            self.output.append(token)
+            self.reason = self.ends(self.output)
+            if self.reason:
+                self.rank([Hypothesis(tuple(self.output), self.reason)])
+                return True
+        return False
+
+    def ends(self, generated: Items[int]) -> Reason | None:
+        """Why a sequence of the prompt and `generated` would end behind its last token, if it would."""
+        return self.decoding.stopping.reason(self.prompt, generated)
+
+    def rank(self, hypotheses: Items[Hypothesis]) -> None:
+        """The results, best first."""
+        self.ranked = list(hypotheses)
+        self.reason = hypotheses[0].reason
+        self.output = list(hypotheses[0].tokens)

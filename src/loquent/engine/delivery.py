@@ -1,0 +1,134 @@
+"""Delivery: from a step's rows of logits to the answers that reads want, rules and selection included."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from loquent.decoding.arrays import Array, beside, log_softmax, to_numpy
+from loquent.decoding.random import Purpose, uniform
+from loquent.decoding.rules import Context, apply_rules
+from loquent.decoding.selection import best, drawn, most_likely
+from loquent.decoding.wants import Likelihood, Next, Scores, Top
+from loquent.engine.request import PendingRead
+from loquent.engine.scheduler import Share
+from loquent.errors import ArgumentError
+
+Row = tuple[int, PendingRead]
+"""The number of a row of logits, and the read that it answers."""
+
+
+def deliver(shares: Sequence[Share], logits: Array) -> None:
+    """Answer every read that a step has completed; a failure fails the request that caused it, and no other.
+
+    Args:
+        shares: the step's work, in its order.
+        logits: (rows, vocabulary), the rows of the shares one after another.
+    """
+    groups: dict[type, list[Row]] = {Next: [], Top: [], Scores: []}
+    start = 0
+    for share in shares:
+        if isinstance(share.pending.read.want, Likelihood):
+            _likelihood(share, logits[start : start + share.rows])
+        elif share.rows:
+            groups[type(share.pending.read.want)].append((start + share.rows - 1, share.pending))
+        start += share.rows
+    for want, answer in ((Next, _next), (Top, _top), (Scores, _scores)):
+        if groups[want]:
+            _isolated(answer, groups[want], logits)
+
+
+def _isolated(answer: Callable[[list[Row], Array], list[Any]], rows: list[Row], logits: Array) -> None:
+    """Answer rows together; if that fails, one by one, so that the request at fault fails alone."""
+    try:
+        answers = answer(rows, logits)
+    except Exception as error:
+        if len(rows) == 1:
+            rows[0][1].request.fail(error)
+            return
+        for row in rows:
+            _isolated(answer, [row], logits)
+        return
+    for (_, pending), value in zip(rows, answers):
+        pending.answer, pending.done = value, True
+
+
+def _processed(rows: list[Row], logits: Array, normalized: bool) -> Array:
+    """Scores of some rows after their requests' rules, on log-probabilities where `normalized`."""
+    own = [row for row, _ in rows]
+    rules = [pending.request.task.decoding.rules for _, pending in rows]
+    everything = own == list(range(logits.shape[0]))
+    if everything and not any(rules):
+        scores = logits
+    else:
+        scores = logits[beside(logits, own)]  # a copy, which rules may change
+    if normalized:
+        scores = log_softmax(scores)
+    return apply_rules(scores, rules, [_context(pending) for _, pending in rows]) if any(rules) else scores
+
+
+def _context(pending: PendingRead) -> Context:
+    task, tokens = pending.request.task, pending.read.sequence.tokens
+    if task.decoding.context:  # the sequence may have lost its beginning
+        return Context(tokens, len(tokens) - len(task.output))
+    return Context(tokens, len(task.prompt))
+
+
+def _next(rows: list[Row], logits: Array) -> list[int]:
+    scores = _processed(rows, logits, normalized=False)
+    tokens = np.zeros(len(rows), np.int64)
+    sampled = [pending.request.task.decoding.sampled for _, pending in rows]
+    if not all(sampled):
+        tokens = most_likely(scores)
+    if any(sampled):
+        draws = [i for i, draw in enumerate(sampled) if draw]
+        numbers = [_draw_number(rows[i][1]) for i in draws]
+        tokens[draws] = drawn(scores if len(draws) == len(rows) else scores[beside(scores, draws)], numbers)
+    _check_chosen(scores, tokens)
+    return [int(token) for token in tokens]
+
+
+def _draw_number(pending: PendingRead) -> float:
+    """The random number of a request's draw at a place in its text, whatever else runs."""
+    task = pending.request.task
+    return uniform(task.decoding.seed, len(task.prompt) + len(task.output), Purpose.DRAW)
+
+
+def _check_chosen(scores: Array, tokens: Any) -> None:
+    """Refuses what cannot be chosen from: rules that leave nothing, and logits that are no numbers."""
+    tokens = np.minimum(tokens, scores.shape[1] - 1)
+    chosen = to_numpy(scores[beside(scores, np.arange(len(tokens))), beside(scores, tokens)])
+    if not np.all(chosen > -math.inf):
+        if np.isnan(chosen).any():
+            raise ArgumentError(
+                "the model's logits are not numbers (NaN); its weights may be damaged, or its dtype too narrow"
+            )
+        raise ArgumentError(
+            "the rules leave no token to choose. Relax bad_words_ids, suppress_tokens or the processors."
+        )
+
+
+def _top(rows: list[Row], logits: Array) -> list[Any]:
+    counts = [pending.read.want.count for _, pending in rows if isinstance(pending.read.want, Top)]
+    return best(_processed(rows, logits, normalized=True), counts)
+
+
+def _scores(rows: list[Row], logits: Array) -> list[Any]:
+    scores = _processed(rows, logits, normalized=True)
+    return [scores[row, :] for row in range(len(rows))]
+
+
+def _likelihood(share: Share, logits: Array) -> None:
+    """Log-probabilities of the read's own tokens; each chunk gives those that its rows predict."""
+    pending = share.pending
+    targets = pending.read.tokens[pending.fed - share.rows + 1 : pending.fed + 1]
+    if len(targets):
+        rows = np.arange(len(targets))
+        gained = log_softmax(logits[: len(targets), :])[beside(logits, rows), beside(logits, targets)]
+        pending.parts.append(to_numpy(gained).astype(np.float64))
+    if share.last:
+        pending.answer = np.concatenate(pending.parts) if pending.parts else np.zeros(0)
+        pending.done = True

@@ -1,0 +1,176 @@
+"""The engine: requests come and go at any step, and each step schedules, runs one forward pass, and delivers."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence as Items
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loquent.cache import PagePool, PrefixIndex, Sequence
+from loquent.decoding.task import Decoding, Task
+from loquent.engine.backend import Backend, Forward, Segment
+from loquent.engine.delivery import deliver
+from loquent.engine.request import Handle, Request
+from loquent.engine.scheduler import Scheduler, Share
+from loquent.errors import CapacityError
+
+
+class Engine:
+    """Runs any mix of requests over one model, all of their reads in shared forward passes.
+
+    Whoever waits for a request calls `step()` until it is done; several threads may, and each step serves them all.
+
+    Args:
+        backend: the model.
+        page_size: tokens per page of the KV store.
+        kv_tokens: how many tokens the store may hold (None: as many as requests need).
+        step_tokens: how many tokens a step reads at most; longer prompts are read in chunks.
+        max_running: how many requests run at once; the others wait their turn.
+        reuse_prefixes: whether requests that share a beginning share its pages.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        page_size: int = 16,
+        kv_tokens: int | None = None,
+        step_tokens: int = 2048,
+        max_running: int = 256,
+        reuse_prefixes: bool = True,
+    ) -> None:
+        self.backend = backend
+        self.pool = PagePool(page_size, None if kv_tokens is None else kv_tokens // page_size)
+        self.scheduler = Scheduler(step_tokens, max_running, self.pool.limit)
+        self._prefixes = PrefixIndex() if reuse_prefixes and backend.incremental else None
+        self._store = backend.open_store(page_size)
+        self._lock = threading.RLock()
+        self.steps = 0
+
+    def submit(self, prompt: Items[int] | NDArray[np.int64], decoding: Decoding) -> Handle:
+        """Queue a request; it starts with one of the next steps.
+
+        Raises:
+            CapacityError: it cannot fit into the store even alone.
+        """
+        tokens = np.asarray(prompt, np.int64)
+        pages = self._pages_needed(len(tokens), decoding)
+        if self.pool.limit is not None and pages > self.pool.limit:
+            size = self.pool.page_size
+            raise CapacityError(
+                f"The request may need {pages * size} tokens of KV store ({len(tokens)} of prompt, "
+                f"{decoding.stopping.max_new_tokens} new, in {decoding.branches} sequences), "
+                f"and there are {self.pool.limit * size}. Ask for fewer, or give the engine more kv_tokens."
+            )
+        request = Request(Task(tokens, decoding, open=lambda: self._open(request)), pages)
+        with self._lock:
+            self.scheduler.waiting.append(request)
+        return Handle(request, self._cancel)
+
+    def step(self) -> bool:
+        """One step of everything that runs. Returns whether anything is left to do."""
+        with self._lock:
+            for request in self.scheduler.admit():
+                request.start()
+            self._adopt_prefixes()
+            shares = self.scheduler.shares(self.backend.incremental)
+            if shares:
+                self._serve(shares)
+            self.scheduler.retire()
+            return not self.scheduler.idle
+
+    def forget_prefixes(self) -> None:
+        """Drop what is remembered for reuse (when the weights may have changed) if nothing runs."""
+        with self._lock:
+            if self.scheduler.idle:
+                self.pool.forget_all()
+
+    def release_memory(self) -> None:
+        """Give back the store's memory that no running request holds."""
+        with self._lock:
+            self.pool.shrink()
+            if self.pool.capacity < self._store.pages:
+                self._store.resize(self.pool.capacity)
+
+    @property
+    def store_bytes(self) -> int:
+        """How much memory the store takes now."""
+        return self._store.pages * self._store.bytes_per_page
+
+    def _span(self, prompt: int, decoding: Decoding) -> int:
+        """The longest that a sequence of the request becomes."""
+        whole = prompt + decoding.stopping.max_new_tokens
+        return min(whole, decoding.context) if decoding.context else whole
+
+    def _pages_needed(self, prompt: int, decoding: Decoding) -> int:
+        """The most pages that the request holds at once: whole pages of the prompt are shared by its sequences."""
+        span = self._span(prompt, decoding)
+        shared = min(prompt, span) // self.pool.page_size if decoding.branches > 1 else 0
+        copied = 1 if decoding.branches > 1 else 0  # a page and its copy, for the moment of copying
+        return shared + decoding.branches * (self.pool.pages_for(span) - shared) + copied
+
+    def _open(self, request: Request) -> Sequence:
+        span = self._span(len(request.task.prompt), request.task.decoding)
+        sequence = Sequence(
+            self.pool, span=span, room=span, prefixes=self._prefixes, salt=self.backend.prefix_key(span)
+        )
+        sequence.family = request.sequences
+        request.sequences.append(sequence)
+        return sequence
+
+    def _cancel(self, request: Request) -> None:
+        with self._lock:
+            if not request.done:
+                request.finish()
+            if request in self.scheduler.waiting:
+                self.scheduler.waiting.remove(request)
+            self.scheduler.retire()
+
+    def _adopt_prefixes(self) -> None:
+        if self._prefixes is None:
+            return
+        for request in self.scheduler.running:
+            for pending in request.reads:
+                if not pending.fed and not pending.done and not len(pending.read.sequence):
+                    pending.fed = pending.read.sequence.adopt_prefix(pending.read.tokens[: pending.first_row])
+
+    def _serve(self, shares: list[Share]) -> None:
+        try:
+            segments = self._segments(shares)
+            forward = self.backend.run(self._store, segments)
+        except Exception as error:  # what broke the pass breaks the requests that were in it, and no others
+            for share in shares:
+                if not share.pending.request.done:
+                    share.pending.request.fail(error)
+            return
+        self.steps += 1
+        self._complete(shares, segments, forward)
+
+    def _segments(self, shares: list[Share]) -> list[Segment]:
+        segments, copies = [], []
+        for share in shares:
+            sequence, tokens = share.pending.read.sequence, share.tokens
+            if not self.backend.incremental:
+                tokens = np.concatenate([sequence.tokens, tokens])
+                sequence.rewind(0)
+            copies += sequence.prepare(len(tokens))
+            segments.append(Segment(tokens, len(sequence), sequence.pages, share.rows, sequence.span))
+        if self.pool.capacity > self._store.pages:
+            room = max(self.pool.capacity, self._store.pages * 5 // 4)
+            self._store.resize(room if self.pool.limit is None else min(room, self.pool.limit))
+        if copies:
+            self._store.copy([source for source, _ in copies], [target for _, target in copies])
+        return segments
+
+    def _complete(self, shares: list[Share], segments: list[Segment], forward: Forward) -> None:
+        touched: dict[Request, None] = {}
+        for share, segment in zip(shares, segments):
+            share.pending.read.sequence.extend(segment.tokens)
+            share.pending.fed += len(share.tokens)
+            touched[share.pending.request] = None
+        deliver(shares, forward.logits)
+        for request in touched:
+            if not request.done:
+                request.answer()

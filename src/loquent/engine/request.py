@@ -1,0 +1,123 @@
+"""A request in the engine: a strategy that runs, what it waits for, and the handle that its owner holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from loquent.cache import Sequence
+from loquent.decoding.task import Hypothesis, Read, Strategy, Task
+from loquent.decoding.wants import Likelihood
+from loquent.errors import RequestCancelledError
+
+
+@dataclass(eq=False)
+class PendingRead:
+    """A read that the strategy waits for: how much of it the model has seen, and its answer."""
+
+    request: Request
+    read: Read
+    fed: int = 0  # tokens
+    parts: list[Any] = field(default_factory=list)  # of an answer that comes chunk by chunk
+    answer: Any = None
+    done: bool = False
+
+    @property
+    def left(self) -> int:
+        """How many tokens the model has yet to see."""
+        return len(self.read.tokens) - self.fed
+
+    @property
+    def first_row(self) -> int:
+        """The first of the read's tokens whose row is wanted."""
+        return 0 if isinstance(self.read.want, Likelihood) else len(self.read.tokens) - 1
+
+
+@dataclass(eq=False)
+class Request:
+    """A running strategy with its task, its open sequences and its unanswered reads."""
+
+    task: Task
+    pages: int  # the most it may hold at once: what admission sets aside for it
+    strategy: Strategy | None = None
+    sequences: list[Sequence] = field(default_factory=list)
+    reads: list[PendingRead] = field(default_factory=list)
+    done: bool = False
+    error: BaseException | None = None
+
+    def start(self) -> None:
+        """Run the strategy to its first reads."""
+        self.strategy = self.task.decoding.strategy(self.task)
+        self._resume(lambda strategy: next(strategy))
+
+    def answer(self) -> None:
+        """Send the strategy the answers it waits for, when all of them are there, and take its next reads."""
+        if self.reads and all(read.done for read in self.reads):
+            answers = [read.answer for read in self.reads]
+            self._resume(lambda strategy: strategy.send(answers))
+
+    def fail(self, error: BaseException) -> None:
+        """End the request, and only it, with the reason why."""
+        self.error = error
+        self.finish()
+
+    def finish(self) -> None:
+        """Close the strategy and give every page back."""
+        self.done, self.reads = True, []
+        if self.strategy is not None:
+            self.strategy.close()
+        for sequence in list(self.sequences):
+            sequence.close()
+
+    def _resume(self, run: Callable[[Strategy], list[Read]]) -> None:
+        if self.strategy is None:
+            return
+        try:
+            self.reads = [PendingRead(self, read) for read in run(self.strategy)]
+        except StopIteration:
+            self.finish()
+        except Exception as error:  # a strategy's or a caller's criterion's failure is this request's alone
+            self.fail(error)
+
+
+class Handle:
+    """What the owner of a request holds: its new tokens as they come, its results, and the means to cancel it."""
+
+    def __init__(self, request: Request, cancel: Callable[[Request], None]) -> None:
+        self._request, self._cancel = request, cancel
+        self._taken = 0
+
+    @property
+    def done(self) -> bool:
+        """Whether the request has ended, in whatever way."""
+        return self._request.done
+
+    @property
+    def reason(self) -> str | None:
+        """Why the output ended."""
+        return self._request.task.reason
+
+    def new_tokens(self) -> list[int]:
+        """The tokens committed since the last call; raises what made the request fail."""
+        if self._request.error:
+            raise self._request.error
+        tokens = self._request.task.output[self._taken :]
+        self._taken += len(tokens)
+        return tokens
+
+    def result(self) -> list[Hypothesis]:
+        """The hypotheses, best first; raises what made the request fail.
+
+        Raises:
+            RequestCancelledError: it was cancelled, or is not done.
+        """
+        if self._request.error:
+            raise self._request.error
+        if not self._request.task.ranked:
+            raise RequestCancelledError("the request has no result: it was cancelled, or has not ended yet")
+        return self._request.task.ranked
+
+    def cancel(self) -> None:
+        """End the request now and free what it holds; cancelling one that has ended does nothing."""
+        self._cancel(self._request)

@@ -1,0 +1,115 @@
+"""Binds a model to an engine: what `model.generate()`, pipelines and servers call; it decodes nothing itself.
+
+Everything runs through `start`: prompts are read from whatever the caller has, arguments are resolved against each of
+them, and the requests are submitted together; `generate` and `stream` differ in how they hand on what comes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+from loquent.generation.binding import Bound, engine_of
+from loquent.generation.results import GenerateOutput, padded, tensor_like
+from loquent.generation.running import StreamEvent, start
+from loquent.generation.streamers import StreamerFeed
+
+__all__ = ["Bound", "GenerateOutput", "StreamEvent", "engine_of", "generate", "stream"]
+
+
+def generate(
+    model: Bound,
+    inputs: Any = None,
+    generation_config: Any = None,
+    *,
+    streamer: Any = None,
+    seed: int | list[int] | None = None,
+    tokenizer: Any = None,
+    stopping_criteria: Any = None,
+    logits_processor: Any = None,
+    context_overflow: str = "error",
+    **kwargs: Any,
+) -> Any:
+    """Continue sequences of tokens.
+
+    Each row's continuation depends on the model, its own tokens and the arguments alone, never on the other rows.
+
+    Args:
+        inputs: ids (rows, length), as a tensor, an array, lists, or what a tokenizer returns. Rows may be padded on
+            either side where `attention_mask` says so; lists may differ in length. Without inputs the row is BOS.
+        generation_config: a GenerationConfig; fields that it does not set are those of `model.generation_config`.
+        streamer: an object with `put(value)` and `end()`: is given the prompts, then a token of each row at a time.
+        seed: makes sampling repeatable; one for all rows, or a list with one for each. Rows with the same prompt and
+            seed are equal, sequences of one prompt (`num_return_sequences`) are not.
+        tokenizer: what `stop_strings` are compared through.
+        stopping_criteria: callables `(input_ids, scores) -> bool`, asked about one row at a time.
+        logits_processor: callables `(input_ids, scores) -> scores`, called with one row at a time.
+        context_overflow: "error" refuses to generate past the model's positions; "slide" drops the oldest half of the
+            context whenever it is full.
+        **kwargs: any field of GenerationConfig, `attention_mask`, and `input_ids` in place of `inputs`.
+
+    Returns:
+        Ids (rows * num_return_sequences, length) as a tensor on the device of the inputs: the inputs' columns, then
+        the new tokens, filled with the pad token (or the first EOS token) where a row ended before the longest. With
+        `return_dict_in_generate=True` a GenerateOutput with them as `sequences`.
+
+    Raises:
+        ArgumentError: an argument is unknown, cannot work, or contradicts another.
+        ContextLengthError: a prompt and its new tokens exceed the model's positions.
+
+    Source: https://huggingface.co/docs/transformers/main_classes/text_generation
+    """
+    run = start(
+        model,
+        inputs,
+        generation_config,
+        seed=seed,
+        tokenizer=tokenizer,
+        stopping_criteria=stopping_criteria,
+        logits_processor=logits_processor,
+        context_overflow=context_overflow,
+        **kwargs,
+    )
+    feed = None if streamer is None else StreamerFeed(streamer, run)
+    try:
+        if feed:
+            feed.begin()
+        for event in run.events():
+            if feed:
+                feed.take(event)
+        results = run.results()
+        if feed:
+            feed.end()
+    except BaseException as error:
+        run.cancel()
+        if feed:
+            feed.fail(error)
+        raise
+    sequences = tensor_like(run.prompts, padded(run.prompts, results, run.pad))
+    if not run.config.return_dict_in_generate:
+        return sequences
+    scores = [hypothesis.score for hypothesis in results]
+    return GenerateOutput(sequences, None if None in scores else tensor_like(run.prompts, scores))
+
+
+def stream(
+    model: Bound, inputs: Any = None, generation_config: Any = None, **kwargs: Any
+) -> Generator[StreamEvent, None, None]:
+    """Continue sequences of tokens, yielding each row's new tokens as they come.
+
+    Takes what `generate` takes, but a streamer. Arguments are checked before this returns. Closing the generator, or
+    an exception where it is consumed, cancels what is left.
+
+    Yields:
+        StreamEvents; `row` is the number of the row that `generate` would return. A row's last event says why it
+        ended.
+    """
+    run = start(model, inputs, generation_config, **kwargs)
+
+    def events() -> Generator[StreamEvent, None, None]:
+        try:
+            yield from run.events()
+        finally:
+            run.cancel()
+
+    return events()

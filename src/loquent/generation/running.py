@@ -1,0 +1,132 @@
+"""A run: the requests of one call of `generate()` or `stream()`, from their submission to their results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from loquent.config import GenerationConfig
+from loquent.decoding.arguments import Surroundings, resolve
+from loquent.decoding.task import Hypothesis
+from loquent.engine import Engine, Handle
+from loquent.errors import ArgumentError
+from loquent.generation.binding import Bound, engine_of
+from loquent.generation.prompts import Prompts, pad_token, read_prompts
+from loquent.generation.results import tensor_like
+from loquent.generation.settings import callables, merged, row_seeds
+
+KEPT_STORE_BYTES = 64 << 20
+"""How much key-value memory an idle model keeps for its next call."""
+
+
+@dataclass(frozen=True)
+class StreamEvent:
+    """News of one row: tokens that are there for good, and why it ended if it has."""
+
+    row: int  # of what `generate` would return: the input's row * num_return_sequences + which of them
+    tokens: tuple[int, ...]
+    finished: str | None = None  # "eos", "length", "stop_string", "time", "criteria"
+
+
+@dataclass(eq=False)
+class Run:
+    """Submitted requests; `copies` rows of the result belong to each input row."""
+
+    engine: Engine
+    handles: list[Handle]  # in the order of the result's rows; a beam search's handle gives several of them
+    prompts: Prompts
+    config: GenerationConfig
+    copies: int
+
+    @property
+    def pad(self) -> int:
+        """What rows are filled with."""
+        return pad_token(self.config)
+
+    @property
+    def rows(self) -> int:
+        """How many rows the result has."""
+        return len(self.prompts.rows) * self.copies
+
+    def events(self) -> Iterator[StreamEvent]:
+        """Steps the engine until all requests are done, with what each step brought."""
+        each = self.rows // len(self.handles)  # rows of a handle
+        live = list(enumerate(self.handles))
+        while live:
+            self.engine.step()
+            for number, handle in live:
+                yield from _news(handle, number * each)
+            live = [(number, handle) for number, handle in live if not handle.done]
+        self._tidy()
+
+    def results(self) -> list[Hypothesis]:
+        """The hypothesis of each row of the result."""
+        ranked = [handle.result() for handle in self.handles]
+        return [hypothesis for hypotheses in ranked for hypothesis in hypotheses]
+
+    def cancel(self) -> None:
+        """End what has not ended."""
+        for handle in self.handles:
+            handle.cancel()
+        self._tidy()
+
+    def _tidy(self) -> None:
+        if self.engine.scheduler.idle and self.engine.store_bytes > KEPT_STORE_BYTES:
+            self.engine.release_memory()
+
+
+def _news(handle: Handle, first_row: int) -> Iterator[StreamEvent]:
+    tokens = handle.new_tokens()
+    if tokens:
+        yield StreamEvent(first_row, tuple(tokens), handle.reason if handle.done else None)
+    if handle.done:
+        for offset, hypothesis in enumerate(handle.result()[1:], 1):
+            yield StreamEvent(first_row + offset, hypothesis.tokens, hypothesis.reason)
+
+
+def start(
+    model: Bound,
+    inputs: Any = None,
+    generation_config: Any = None,
+    *,
+    seed: int | list[int] | None = None,
+    tokenizer: Any = None,
+    stopping_criteria: Any = None,
+    logits_processor: Any = None,
+    context_overflow: str = "error",
+    **kwargs: Any,
+) -> Run:
+    """Submit the requests that the arguments of `generate()` ask for, all of them checked first."""
+    if context_overflow not in ("error", "slide"):
+        raise ArgumentError(f'context_overflow={context_overflow!r} must be "error" or "slide".')
+    arguments = dict(kwargs)
+    named = {name: arguments.pop(name) for name in list(arguments) if name in _INPUT_NAMES}
+    config = merged(model.generation_config, generation_config, arguments)
+    prompts = read_prompts(inputs, named, config)
+    seeds = row_seeds(seed, config, len(prompts.rows))
+    engine = engine_of(model)
+    around = Surroundings(
+        vocabulary=engine.backend.vocabulary,
+        max_positions=engine.backend.max_positions,
+        tokenizer=tokenizer,
+        processors=callables(logits_processor, "logits_processor"),
+        criteria=callables(stopping_criteria, "stopping_criteria"),
+        slide=context_overflow == "slide",
+        as_ids=lambda tokens: tensor_like(prompts, tokens[None, :]),
+    )
+    pairs = [
+        (prompt, decoding)
+        for prompt, row_seed in zip(prompts.rows, seeds)
+        for decoding in resolve(config, prompt.tolist(), row_seed, around)
+    ]
+    engine.forget_prefixes()  # the weights may have changed since
+    handles = [engine.submit(np.asarray(prompt), decoding) for prompt, decoding in pairs]
+    return Run(engine, handles, prompts, config, config.num_return_sequences)
+
+
+_INPUT_NAMES = frozenset(
+    {"input_ids", "attention_mask", "token_type_ids", "position_ids", "inputs_embeds", "past_key_values"}
+)

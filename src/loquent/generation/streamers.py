@@ -1,0 +1,61 @@
+"""Feeds a streamer in transformers' protocol: the prompts, then one token of every row at a time, then the end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from loquent.decoding.streaming import BaseStreamer
+from loquent.generation.results import tensor_like
+from loquent.generation.running import Run, StreamEvent
+
+
+class StreamerFeed:
+    """Lines up the rows, which the engine may serve at different times: a column is put when each row has its token.
+
+    Rows that have ended give the pad token.
+    """
+
+    def __init__(self, streamer: Any, run: Run) -> None:
+        self._streamer, self._run = streamer, run
+        self._tokens: list[list[int]] = [[] for _ in range(run.rows)]
+        self._ended = [False] * run.rows
+        self._column = 0
+
+    def begin(self) -> None:
+        """Put the prompts."""
+        copies = self._run.copies
+        rows = [row for row in self._run.prompts.columns.tolist() for _ in range(copies)]
+        self._put(rows)
+
+    def take(self, event: StreamEvent) -> None:
+        """Put the columns that the event completes."""
+        self._tokens[event.row] += event.tokens
+        self._ended[event.row] |= event.finished is not None
+        while all(
+            ended or len(tokens) > self._column for tokens, ended in zip(self._tokens, self._ended)
+        ) and self._column < max(map(len, self._tokens)):
+            pad, column = self._run.pad, self._column
+            self._put([tokens[column] if column < len(tokens) else pad for tokens in self._tokens])
+            self._column += 1
+            self._finish_rows()
+
+    def end(self) -> None:
+        """Everything has been put."""
+        self._streamer.end()
+
+    def fail(self, error: BaseException) -> None:
+        """Tell the streamer that nothing more comes, and why where it can be told."""
+        if isinstance(self._streamer, BaseStreamer) or hasattr(self._streamer, "fail"):
+            self._streamer.fail(error)
+        else:
+            self._streamer.end()
+
+    def _put(self, values: Any) -> None:
+        tensor = tensor_like(self._run.prompts, values)
+        self._streamer.put(tensor.cpu() if hasattr(tensor, "cpu") else tensor)
+
+    def _finish_rows(self) -> None:
+        if isinstance(self._streamer, BaseStreamer):
+            for row, (tokens, ended) in enumerate(zip(self._tokens, self._ended)):
+                if ended and len(tokens) == self._column:
+                    self._streamer.finish(row)
