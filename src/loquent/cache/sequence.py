@@ -30,7 +30,8 @@ class Sequence:
         self.span = span
         self.closed = False
         self.family: list[Sequence] = []  # where forks are listed too, so that whoever owns them can close them all
-        self._pool, self._prefixes, self._salt = pool, prefixes, salt
+        self.salt = salt
+        self._pool, self._prefixes = pool, prefixes
         self._extent = pool.set_aside(pool.pages_for(room)) if room else Extent(0, 0)
         self._buffer: NDArray[np.int64] = np.zeros(max(room, 16), np.int64)
         self._length = 0
@@ -52,7 +53,7 @@ class Sequence:
 
     def fork(self) -> Sequence:
         """A second sequence with the same tokens; both share every page until one of them writes to it."""
-        twin = Sequence(self._pool, span=self.span, prefixes=self._prefixes, salt=self._salt)
+        twin = Sequence(self._pool, span=self.span, prefixes=self._prefixes, salt=self.salt)
         twin._buffer, twin._length, twin._pages = self._buffer.copy(), self._length, list(self._pages)
         twin._keys, twin.family = list(self._keys), self.family
         twin.family.append(twin)
@@ -83,7 +84,7 @@ class Sequence:
         """Start with the longest remembered beginning of `tokens`; returns how many tokens that covers."""
         if self._prefixes is None or self._length:
             return 0
-        keys = page_keys(tokens, self._pool.page_size, self._salt)
+        keys = page_keys(tokens, self._pool.page_size, self.salt)
         pages = self._prefixes.longest(keys)
         for page in pages:
             self._pool.share(page)
@@ -114,7 +115,7 @@ class Sequence:
         if self._prefixes is None or self._length // self._pool.page_size == len(self._keys):
             return
         offered = len(self._keys)
-        self._keys = page_keys(self.tokens, self._pool.page_size, self._salt, self._keys)
+        self._keys = page_keys(self.tokens, self._pool.page_size, self.salt, self._keys)
         for index in range(offered, len(self._keys)):
             self._prefixes.add(self._keys[index], self._pages[index])
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from loquent.decoding.arrays import Array, beside, log_softmax, to_numpy
+from loquent.decoding.arrays import Array, beside, log_softmax, namespace, to_numpy
 from loquent.decoding.random import Purpose, uniform
 from loquent.decoding.rules import Context, apply_rules
 from loquent.decoding.selection import best, drawn, most_likely
@@ -79,6 +79,7 @@ def _context(pending: PendingRead) -> Context:
 
 def _next(rows: list[Row], logits: Array) -> list[int]:
     scores = _processed(rows, logits, normalized=False)
+    _check(scores)
     tokens = np.zeros(len(rows), np.int64)
     sampled = [pending.request.task.decoding.sampled for _, pending in rows]
     if not all(sampled):
@@ -87,7 +88,6 @@ def _next(rows: list[Row], logits: Array) -> list[int]:
         draws = [i for i, draw in enumerate(sampled) if draw]
         numbers = [_draw_number(rows[i][1]) for i in draws]
         tokens[draws] = drawn(scores if len(draws) == len(rows) else scores[beside(scores, draws)], numbers)
-    _check_chosen(scores, tokens)
     return [int(token) for token in tokens]
 
 
@@ -97,15 +97,14 @@ def _draw_number(pending: PendingRead) -> float:
     return uniform(task.decoding.seed, len(task.prompt) + len(task.output), Purpose.DRAW)
 
 
-def _check_chosen(scores: Array, tokens: Any) -> None:
+def _check(scores: Array) -> None:
     """Refuses what cannot be chosen from: rules that leave nothing, and logits that are no numbers."""
-    tokens = np.minimum(tokens, scores.shape[1] - 1)
-    chosen = to_numpy(scores[beside(scores, np.arange(len(tokens))), beside(scores, tokens)])
-    if not np.all(chosen > -math.inf):
-        if np.isnan(chosen).any():
-            raise ArgumentError(
-                "the model's logits are not numbers (NaN); its weights may be damaged, or its dtype too narrow"
-            )
+    highest = to_numpy(namespace(scores).max(scores, axis=-1))
+    if np.isnan(highest).any():
+        raise ArgumentError(
+            "the model's logits are not numbers (NaN). Its weights may be damaged, or its dtype too narrow."
+        )
+    if (highest == -math.inf).any():
         raise ArgumentError(
             "the rules leave no token to choose. Relax bad_words_ids, suppress_tokens or the processors."
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Hashable
 from collections.abc import Sequence as Items
 
 import numpy as np
@@ -74,7 +75,7 @@ class Engine:
         with self._lock:
             for request in self.scheduler.admit():
                 request.start()
-            self._adopt_prefixes()
+            self._share_prefixes()
             shares = self.scheduler.shares(self.backend.incremental)
             if shares:
                 self._serve(shares)
@@ -128,13 +129,26 @@ class Engine:
                 self.scheduler.waiting.remove(request)
             self.scheduler.retire()
 
-    def _adopt_prefixes(self) -> None:
+    def _share_prefixes(self) -> None:
+        """Start sequences with what is remembered of their prompts.
+
+        A prompt that has most of what it still needs in common with one being read now is held back until that one
+        is done, so that several samples of one prompt read it once.
+        """
         if self._prefixes is None:
             return
-        for request in self.scheduler.running:
-            for pending in request.reads:
-                if not pending.fed and not pending.done and not len(pending.read.sequence):
-                    pending.fed = pending.read.sequence.adopt_prefix(pending.read.tokens[: pending.first_row])
+        reading: dict[Hashable, list[NDArray[np.int64]]] = {}
+        for pending in self.scheduler.pending():
+            sequence, tokens = pending.read.sequence, pending.read.tokens[: pending.first_row]
+            if len(sequence) != pending.fed:
+                continue  # not the beginning of a sequence
+            if not pending.fed:
+                pending.fed = sequence.adopt_prefix(tokens)
+            others = reading.setdefault(sequence.salt, [])
+            most = max(self.pool.page_size, (pending.fed + len(tokens)) // 2)
+            pending.held = any(_common_length(tokens, other) >= most for other in others)
+            if not pending.held:
+                others.append(tokens)
 
     def _serve(self, shares: list[Share]) -> None:
         try:
@@ -174,3 +188,10 @@ class Engine:
         for request in touched:
             if not request.done:
                 request.answer()
+
+
+def _common_length(left: NDArray[np.int64], right: NDArray[np.int64]) -> int:
+    """How many tokens two prompts have in common from the start."""
+    length = min(len(left), len(right))
+    differing = np.flatnonzero(left[:length] != right[:length])
+    return int(differing[0]) if len(differing) else length

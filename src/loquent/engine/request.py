@@ -22,6 +22,7 @@ class PendingRead:
     parts: list[Any] = field(default_factory=list)  # of an answer that comes chunk by chunk
     answer: Any = None
     done: bool = False
+    held: bool = False  # whether it waits for another read to fill pages that it can share
 
     @property
     def left(self) -> int:

@@ -56,9 +56,13 @@ class Scheduler:
         if any(request.done for request in self.running):
             self.running = [request for request in self.running if not request.done]
 
+    def pending(self) -> list[PendingRead]:
+        """The reads that running requests wait for."""
+        return [read for request in self.running for read in request.reads if not read.done]
+
     def shares(self, incremental: bool) -> list[Share]:
         """The next step's work; where tokens cannot be read in parts (`incremental` false), whole reads only."""
-        pending = [read for request in self.running for read in request.reads if not read.done]
+        pending = [read for read in self.pending() if not read.held]
         if not incremental:
             return [_share(read, read.left) for read in pending]
         budget, shares = self.step_tokens, []

@@ -1,0 +1,77 @@
+"""A toy language model in numpy behind the backend protocol, whose logits depend on everything the pages hold."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+
+from loquent.engine import Forward, Segment
+
+
+class ToyStore:
+    """Pages of (token, position) features."""
+
+    bytes_per_page = 1
+
+    def __init__(self, page_size: int) -> None:
+        self.page_size = page_size
+        self.content = np.full((0, page_size, 2), np.nan)
+
+    @property
+    def pages(self) -> int:
+        return len(self.content)
+
+    def resize(self, pages: int) -> None:
+        fresh = np.full((pages, self.page_size, 2), np.nan)
+        kept = min(pages, self.pages)
+        fresh[:kept] = self.content[:kept]
+        self.content = fresh
+
+    def copy(self, sources: Sequence[int], targets: Sequence[int]) -> None:
+        assert not set(sources) & set(targets)
+        self.content[list(targets)] = self.content[list(sources)]
+
+
+class ToyBackend:
+    """Row t's logits are a fixed random function of all (token, position) pairs up to t, read back from the store."""
+
+    layers = 1
+
+    def __init__(self, vocabulary: int = 11, seed: int = 0, max_positions: int | None = None) -> None:
+        self.vocabulary, self.max_positions, self.incremental = vocabulary, max_positions, True
+        random = np.random.default_rng(seed)
+        self.table = random.standard_normal((vocabulary, 64, 8))
+        self.head = random.standard_normal((8, vocabulary)) * 1.5
+        self.tokens_read = 0
+
+    def open_store(self, page_size: int) -> ToyStore:
+        return ToyStore(page_size)
+
+    def prefix_key(self, span: int) -> Hashable:
+        return None
+
+    def logits(self, tokens: Sequence[int]) -> np.ndarray:
+        """The row behind `tokens`: what the model computes, without any store."""
+        pairs = np.stack([np.asarray(tokens, float), np.arange(len(tokens), dtype=float)], axis=1)
+        return self._row(pairs)
+
+    def _row(self, pairs: np.ndarray) -> np.ndarray:
+        assert not np.isnan(pairs).any(), "a slot was read before it was written"
+        tokens, positions = pairs[:, 0].astype(int), pairs[:, 1].astype(int)
+        weights = 0.7 ** np.arange(len(pairs))[::-1]
+        hidden = np.tanh((self.table[tokens, positions % 64] * weights[:, None]).sum(axis=0))
+        return (hidden @ self.head).astype(np.float32)
+
+    def run(self, store: ToyStore, segments: Sequence[Segment], hidden_layers: Sequence[int] = ()) -> Forward:
+        rows = []
+        for segment in segments:
+            positions = np.arange(segment.start, segment.start + len(segment.tokens))
+            pages, slots = segment.pages[positions // store.page_size], positions % store.page_size
+            store.content[pages, slots] = np.stack([segment.tokens, positions], axis=1)
+        for segment in segments:
+            stop = segment.start + len(segment.tokens)
+            context = store.content[segment.pages].reshape(-1, 2)
+            rows += [self._row(context[: row + 1]) for row in range(stop - segment.rows, stop)]
+            self.tokens_read += len(segment.tokens)
+        return Forward(np.stack(rows) if rows else np.zeros((0, self.vocabulary), np.float32))
