@@ -16,7 +16,6 @@ from loquent.tokenization.named import (
     LlamaTokenizerFast,
     OpenAIGPTTokenizer,
     OpenAIGPTTokenizerFast,
-    PreTrainedTokenizer,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
     T5Tokenizer,
@@ -25,6 +24,7 @@ from loquent.tokenization.named import (
     WhisperTokenizer,
     WhisperTokenizerFast,
 )
+from loquent.tokenization.tokenizer import PreTrainedTokenizer
 
 __all__ = [
     "AutoTokenizer",

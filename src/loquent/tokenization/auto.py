@@ -9,8 +9,9 @@ from typing import Any, NoReturn
 
 from loquent.errors import ArgumentError, TokenizerError
 from loquent.tokenization.loading import StoredTokenizer, open_folder
-from loquent.tokenization.named import CLASSES, CLASSES_OF_MODELS, PreTrainedTokenizer
-from loquent.tokenization.pretrained import _WITHOUT_EFFECT
+from loquent.tokenization.named import CLASSES, CLASSES_OF_MODELS
+from loquent.tokenization.pretrained import WITHOUT_EFFECT
+from loquent.tokenization.tokenizer import PreTrainedTokenizer
 
 
 class AutoTokenizer:
@@ -42,19 +43,17 @@ class AutoTokenizer:
         from loquent.hub.resolve import HUB_KEYWORDS
 
         hub: Any = {name: options.pop(name) for name in list(options) if name in HUB_KEYWORDS}
-        for name in _WITHOUT_EFFECT & options.keys():
+        for name in WITHOUT_EFFECT & options.keys():
             del options[name]
         options.pop("trust_remote_code", None)
         kind, config = options.pop("tokenizer_type", None), options.pop("config", None)
         stored = open_folder(pretrained_model_name_or_path, **hub)
-        model = {} if config is None else {name: value for name, value in vars(config).items() if value is not None}
-        if config is not None:
-            model.setdefault("model_type", getattr(type(config), "model_type", None))
+        model = {} if config is None else {"model_type": config.model_type, **vars(config)}
         chosen = _class_of_type(kind) if kind is not None else tokenizer_class(stored, model)
         tokenizer = chosen.from_stored(stored, *files, **options)
-        name = stored.config.get("tokenizer_class")
-        if chosen is PreTrainedTokenizer and name and str(name).removesuffix("Fast") not in CLASSES:
-            tokenizer.saved_class_name = str(name)
+        stored_name = str(stored.config.get("tokenizer_class") or "")
+        if chosen is PreTrainedTokenizer and stored_name and stored_name.removesuffix("Fast") not in CLASSES:
+            tokenizer.saved_class_name = stored_name
         return tokenizer
 
 

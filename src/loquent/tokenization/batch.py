@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from loquent.errors import ArgumentError, MissingExtraError
 
 if TYPE_CHECKING:
-    from tokenizers import Encoding
+    from loquent.tokenization.backend import Encoding
 
 
 class BatchEncoding(UserDict[str, Any]):

@@ -159,7 +159,8 @@ def _conversations(conversation: Any) -> tuple[list[Sequence[Message]], bool]:
         )
     first = conversation[0]
     if isinstance(first, list | tuple) or hasattr(first, "messages"):
-        return [getattr(one, "messages", one) for one in conversation], True
+        # Some programs have a class with the messages in it.
+        return [one.messages if hasattr(one, "messages") else one for one in conversation], True
     if isinstance(first, str):
         raise ArgumentError(
             f"conversation holds the string {first!r} where a message was expected: {{'role': ..., 'content': ...}}."

@@ -41,7 +41,11 @@ class Files:
         return path
 
 
-Builder = Callable[[Files, Options], Tokenizer]
+@dataclass(frozen=True)
+class Scheme:
+    """How text is split: `build` makes a backend from the vocabulary files and the options."""
+
+    build: Callable[[Files, Options], Tokenizer]
 
 
 def byte_level_bpe(files: Files, options: Options) -> Tokenizer:

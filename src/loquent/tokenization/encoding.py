@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from loquent.errors import ArgumentError
 from loquent.tokenization.arguments import (
@@ -17,13 +17,10 @@ from loquent.tokenization.arguments import (
     TruncationStrategy,
     fit,
 )
-from loquent.tokenization.backend import library_errors
+from loquent.tokenization.backend import Backend, Encoding, library_errors
 from loquent.tokenization.batch import BatchEncoding
 from loquent.tokenization.padding import pad_rows
 from loquent.tokenization.vocabulary import Vocabulary
-
-if TYPE_CHECKING:
-    from tokenizers import Encoding, Tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -245,7 +242,7 @@ class Encoder(Vocabulary):
             )
 
     @contextmanager
-    def _configured(self, chosen: Fit, stride: int, side: str, split_special_tokens: bool) -> Iterator[Tokenizer]:
+    def _configured(self, chosen: Fit, stride: int, side: str, split_special_tokens: bool) -> Iterator[Backend]:
         """The backend with this call's lengths. They are its state, and it refuses changes while it encodes: so one
         call at a time; within a call the library uses all cores. Decoding needs no lock."""
         backend = self._tokenizer
@@ -254,7 +251,7 @@ class Encoder(Vocabulary):
             if chosen.truncation is not TruncationStrategy.DO_NOT_TRUNCATE:
                 self._check_room(chosen, stride)
                 backend.enable_truncation(
-                    max_length=chosen.max_length,
+                    max_length=chosen.max_length or 0,
                     stride=stride,
                     strategy=chosen.truncation.value,
                     direction=self.truncation_side,

@@ -35,7 +35,7 @@ class GPT2Tokenizer(PreTrainedTokenizer):
     vocab_files_names = _BYTE_LEVEL_FILES
     model_input_names = _TEXT_INPUTS
     words_need_prefix_space = True
-    build = staticmethod(construction.byte_level_bpe)
+    scheme = construction.Scheme(construction.byte_level_bpe)
     defaults: ClassVar[Mapping[str, Any]] = {**_END_OF_TEXT, "add_prefix_space": False}
 
 
@@ -45,7 +45,7 @@ class GPTNeoXTokenizer(PreTrainedTokenizer):
     vocab_files_names = _BYTE_LEVEL_FILES
     model_input_names = _TEXT_INPUTS
     adds_bos_and_eos = True
-    build = staticmethod(construction.composed_byte_level_bpe)
+    scheme = construction.Scheme(construction.composed_byte_level_bpe)
     defaults: ClassVar[Mapping[str, Any]] = {**_END_OF_TEXT, "add_prefix_space": False}
 
 
@@ -63,7 +63,7 @@ class LlamaTokenizer(PreTrainedTokenizer):
     model_input_names = _TEXT_INPUTS
     padding_side = "left"
     adds_bos_and_eos = True
-    build = staticmethod(construction.sentencepiece_bpe)
+    scheme = construction.Scheme(construction.sentencepiece_bpe)
     defaults: ClassVar[Mapping[str, Any]] = {
         "unk_token": "<unk>",
         "bos_token": "<s>",
@@ -94,7 +94,7 @@ class CodeLlamaTokenizer(LlamaTokenizer):
         missing = [token for token in infilling if token is not None and str(token) not in map(str, given)]
         return {**options, "additional_special_tokens": [*given, *missing]}
 
-    def __call__(  # type: ignore[override]
+    def __call__(
         self,
         text: Any = None,
         text_pair: Any = None,
@@ -116,14 +116,15 @@ class CodeLlamaTokenizer(LlamaTokenizer):
             if fill is not None and text_pair is None and str(fill) in text:
                 text, _, text_pair = text.partition(str(fill))
         if not isinstance(text, str) or not text_pair or further:
-            return super().__call__(text, text_pair, *further, add_special_tokens=add_special_tokens, **options)
+            options["add_special_tokens"] = add_special_tokens
+            return super().__call__(text, text_pair, *further, **options)
         backend = self.backend_tokenizer
         with self._lock:
             before = backend.normalizer, backend.post_processor
             backend.normalizer = normalizers.Replace(" ", construction.SPACE)
             backend.post_processor = self._infilling(suffix_first, add_special_tokens)
             try:
-                return super().__call__(f" {text}", text_pair, add_special_tokens=True, **options)
+                return super().__call__(f" {text}", text_pair, **{**options, "add_special_tokens": True})
             finally:
                 # The library cannot unset a step to None.
                 backend.normalizer = before[0] or normalizers.Sequence([])
@@ -151,7 +152,7 @@ class T5Tokenizer(PreTrainedTokenizer):
         "tokenizer_file": "tokenizer.json",
     }
     model_input_names = _TEXT_INPUTS
-    build = staticmethod(construction.sentencepiece_unigram)
+    scheme = construction.Scheme(construction.sentencepiece_unigram)
     defaults: ClassVar[Mapping[str, Any]] = {
         "eos_token": "</s>",
         "unk_token": "<unk>",
@@ -179,7 +180,7 @@ class T5Tokenizer(PreTrainedTokenizer):
 
     def get_sentinel_token_ids(self) -> list[int | None]:
         """The ids of the sentinels."""
-        return self.convert_tokens_to_ids(self.get_sentinel_tokens())
+        return [self._id_of(token) for token in self.get_sentinel_tokens()]
 
 
 class WhisperTokenizer(PreTrainedTokenizer):
@@ -188,7 +189,7 @@ class WhisperTokenizer(PreTrainedTokenizer):
     vocab_files_names = _BYTE_LEVEL_FILES
     model_input_names = _TEXT_INPUTS
     words_need_prefix_space = True
-    build = staticmethod(construction.byte_level_bpe)
+    scheme = construction.Scheme(construction.byte_level_bpe)
     defaults: ClassVar[Mapping[str, Any]] = {
         **_END_OF_TEXT,
         "add_prefix_space": False,
@@ -203,7 +204,7 @@ class OpenAIGPTTokenizer(PreTrainedTokenizer):
 
     vocab_files_names = _BYTE_LEVEL_FILES
     model_input_names = _TEXT_INPUTS
-    build = staticmethod(construction.lowercase_bpe)
+    scheme = construction.Scheme(construction.lowercase_bpe)
     defaults: ClassVar[Mapping[str, Any]] = {"unk_token": "<unk>"}
 
 

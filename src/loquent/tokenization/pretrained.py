@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from loquent.errors import ArgumentError, TokenizerError
 from loquent.tokenization import loading
@@ -17,12 +17,9 @@ from loquent.tokenization.chat import Chat
 from loquent.tokenization.loading import StoredTokenizer, open_folder
 from loquent.tokenization.options import OPTIONS, as_json, describe
 
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
-
 _Self = TypeVar("_Self", bound="Pretrained")
 # Arguments of transformers' loaders that change nothing here: there is one kind of tokenizer, and no remote code.
-_WITHOUT_EFFECT = frozenset({"use_fast", "resume_download", "code_revision"})
+WITHOUT_EFFECT = frozenset({"use_fast", "resume_download", "code_revision"})
 
 
 class Pretrained(Chat):
@@ -34,7 +31,6 @@ class Pretrained(Chat):
     # name, so that other programs find theirs.
     saved_class_name: str
 
-    _tokenizer: Tokenizer
     _stored: dict[str, Any]
     _vocab_files: dict[str, Path]
     init_kwargs: dict[str, Any]
@@ -59,7 +55,7 @@ class Pretrained(Chat):
         from loquent.hub.resolve import HUB_KEYWORDS
 
         hub: Any = {name: options.pop(name) for name in list(options) if name in HUB_KEYWORDS}
-        for name in _WITHOUT_EFFECT & options.keys():
+        for name in WITHOUT_EFFECT & options.keys():
             del options[name]
         # Which class reads the folder is settled: nothing of the folder's code is asked for.
         options.pop("trust_remote_code", None)
@@ -77,7 +73,12 @@ class Pretrained(Chat):
         from_files = stored.options()
         known = OPTIONS | cls.defaults.keys() | {"added_tokens_decoder"}
         unknown = {name: from_files.pop(name) for name in list(from_files) if name not in known}
-        return cls(**{"name_or_path": stored.name, **from_files, **given}, _stored=unknown)
+        return cls._made({"name_or_path": stored.name, **from_files, **given}, unknown)
+
+    @classmethod
+    def _made(cls: type[_Self], options: dict[str, Any], stored: dict[str, Any]) -> _Self:
+        """An instance with these options; `stored` is what else the folder says, kept for saving."""
+        raise NotImplementedError
 
     def save_pretrained(
         self,

@@ -9,17 +9,19 @@ import copy
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 
 from tokenizers import AddedToken, Tokenizer, processors
 
 from loquent.errors import ArgumentError, TokenizerError
 from loquent.tokenization.arguments import SIDES, UNLIMITED
 from loquent.tokenization.backend import read_tokenizer_json
-from loquent.tokenization.construction import Builder, Files, Options, with_prefix_space
+from loquent.tokenization.construction import Files, Options, Scheme, with_prefix_space
 from loquent.tokenization.options import checked_options, special_tokens_in
 from loquent.tokenization.pretrained import Pretrained
 from loquent.tokenization.special_tokens import SpecialTokens, Token
+
+_Self = TypeVar("_Self", bound="PreTrainedTokenizer")
 
 
 class PreTrainedTokenizer(Pretrained):
@@ -45,7 +47,7 @@ class PreTrainedTokenizer(Pretrained):
 
     vocab_files_names: ClassVar[Mapping[str, str]] = {"tokenizer_file": "tokenizer.json"}
     # What a named class consists of: how to build the backend from its files, and its options where none are given.
-    build: ClassVar[Builder | None] = None
+    scheme: ClassVar[Scheme | None] = None
     defaults: ClassVar[Options] = {}
     # The name that other programs know the class by, where it is another.
     class_name_to_save: ClassVar[str | None] = None
@@ -88,6 +90,10 @@ class PreTrainedTokenizer(Pretrained):
         self._apply_bos_and_eos(given)
 
     @classmethod
+    def _made(cls: type[_Self], options: dict[str, Any], stored: dict[str, Any]) -> _Self:
+        return cls(**options, _stored=stored)
+
+    @classmethod
     def prepare(cls, options: dict[str, Any]) -> dict[str, Any]:
         """Options that follow from others; named classes say which."""
         return options
@@ -114,13 +120,13 @@ class PreTrainedTokenizer(Pretrained):
         return self.vocab_files_names.get("vocab_file", "").endswith(".model")
 
     def _from_vocabulary(self, named: Mapping[str, Path], options: Options) -> Tokenizer:
-        build = type(self).build
-        if build is None:
+        scheme = type(self).scheme
+        if scheme is None:
             raise TokenizerError(
                 f"{type(self).__name__} needs tokenizer_file= (a tokenizer.json) or tokenizer_object=; vocabulary "
                 "files say how to split text only together with a named class such as GPT2Tokenizer."
             )
-        return build(Files(named.get("vocab_file"), named.get("merges_file")), options)
+        return scheme.build(Files(named.get("vocab_file"), named.get("merges_file")), options)
 
     def _lengths_in_backend(self) -> dict[str, Any]:
         """Padding and truncation that a tokenizer.json carries: its sides and pad token are kept, the rest is the

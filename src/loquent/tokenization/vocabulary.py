@@ -4,34 +4,31 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any
 
 from tokenizers import AddedToken
 
 from loquent.errors import ArgumentError
+from loquent.tokenization.backend import Backend
 from loquent.tokenization.cleanup import clean_up
 from loquent.tokenization.padding import plain
 from loquent.tokenization.special_tokens import ADDITIONAL, ROLES, SpecialTokens, Token
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
-    from tokenizers.decoders import Decoder
 
 
 class Vocabulary(SpecialTokens):
     """The decoding half of a tokenizer: `decode`, `convert_ids_to_tokens`, `add_tokens`, `get_vocab`."""
 
-    _tokenizer: Tokenizer
+    _tokenizer: Backend
     _lock: threading.RLock
     clean_up_tokenization_spaces: bool
 
     @property
-    def backend_tokenizer(self) -> Tokenizer:
+    def backend_tokenizer(self) -> Backend:
         """The `tokenizers.Tokenizer` underneath."""
         return self._tokenizer
 
     @property
-    def decoder(self) -> Decoder | None:
+    def decoder(self) -> Any:
         """The backend's decoder."""
         return self._tokenizer.decoder
 
@@ -134,11 +131,7 @@ class Vocabulary(SpecialTokens):
     def _token_of(self, index: int) -> str | None:
         return self._tokenizer.id_to_token(_index(index))
 
-    @overload
-    def convert_tokens_to_ids(self, tokens: str) -> int | None: ...
-    @overload
-    def convert_tokens_to_ids(self, tokens: Iterable[str]) -> list[int | None]: ...
-    def convert_tokens_to_ids(self, tokens: str | Iterable[str]) -> int | list[int | None] | None:
+    def convert_tokens_to_ids(self, tokens: str | Iterable[str]) -> Any:
         """The id of a token, or of each; the unknown token's (or None) for those not in the vocabulary."""
         if isinstance(tokens, str):
             return self._id_of(tokens)
@@ -160,7 +153,7 @@ class Vocabulary(SpecialTokens):
     def convert_tokens_to_string(self, tokens: Sequence[str]) -> str:
         """The text that tokens make."""
         decoder = self._tokenizer.decoder
-        return decoder.decode(list(tokens)) if decoder is not None else " ".join(tokens)
+        return str(decoder.decode(list(tokens))) if decoder is not None else " ".join(tokens)
 
     def decode(
         self,

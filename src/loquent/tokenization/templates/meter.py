@@ -12,13 +12,14 @@ from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from jinja2.runtime import Macro
 from jinja2.utils import Namespace
 
 from loquent.errors import TemplateError
 
+V = TypeVar("V")
 # An entry of a list or a dictionary costs this many characters: its slot, and the object in it.
 ENTRY = 16
 # How many units pass between two looks at the clock.
@@ -98,7 +99,7 @@ class Meter:
         """Note that the next `length` characters of the result are the assistant's."""
         self.marked.append((self.out, self.out + length))
 
-    def made(self, value: Any) -> Any:
+    def made(self, value: V) -> V:
         """Pay for a value that was made, and pass it on; what is inside it has been paid for already."""
         self.charge(size(value))
         return value

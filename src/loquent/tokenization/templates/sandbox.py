@@ -23,11 +23,12 @@ from jinja2.utils import Cycler, Joiner, Namespace, pass_context
 from jinja2.visitor import NodeTransformer
 
 from loquent.errors import TemplateError
-from loquent.tokenization.templates import operations
+from loquent.tokenization.templates import filters, operations
 from loquent.tokenization.templates.meter import CAPS, ENTRY, meter, text
 
-_KNOWN_NODES = """Template Output TemplateData Name NSRef Const Tuple List Dict Pair Keyword CondExpr Filter Test Call Getitem
-Getattr Slice Concat Compare Operand Add Sub Mul Div FloorDiv Mod Pow And Or Not Neg Pos For If Macro CallBlock
+_KNOWN_NODES = """
+Template Output TemplateData Name NSRef Const Tuple List Dict Pair Keyword CondExpr Filter Test Call
+Getitem Getattr Slice Concat Compare Operand Add Sub Mul Div FloorDiv Mod Pow And Or Not Neg Pos For If Macro CallBlock
 FilterBlock With Block Assign AssignBlock ExprStmt Break Continue Scope ExtensionAttribute"""
 _ALLOWED_NODES = frozenset(_KNOWN_NODES.split())
 _RUNTIME_OBJECTS = (BlockReference, Cycler, Joiner, LoopContext, Macro, Namespace, TemplateReference)
@@ -69,8 +70,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
             extensions=[GenerationBlock, loopcontrols],
         )
         self.binop_table = dict(operations.OPERATORS)
-        self.filters = {**operations.FILTER_TABLE, **_NODE_FILTERS}
-        self.tests = dict(operations.TEST_TABLE)
+        self.filters = {**filters.FILTER_TABLE, **_NODE_FILTERS}
+        self.tests = dict(filters.TEST_TABLE)
         self.globals = {
             "cycler": Cycler,
             "dict": dict,
@@ -88,7 +89,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
                 raise jinja2.TemplateSyntaxError(
                     f"a chat template cannot use {type(node).__name__}", getattr(node, "lineno", 1) or 1
                 )
-        tree = _Metering().visit(tree)
+        _Metering().visit(tree)
         tree.body.insert(0, _tick(tree.body))
         return tree
 
@@ -135,7 +136,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         if isinstance(__obj, BuiltinMethodType | MethodType | type):
             # What compares or hashes its arguments (`dict`, `get`, `loop.changed`), and the lists it searches.
             meter().reads(*args)
-            if __obj.__name__ in ("count", "index"):
+            if __obj.__name__ in ("count", "index") and not isinstance(__obj, type):
                 meter().reads(__obj.__self__)
         result = super().call(__context, __obj, *args, **kwargs)
         return meter().made(result)
@@ -184,7 +185,7 @@ class _Metering(NodeTransformer):
         return node
 
 
-def _through(name: str, value: nodes.Expr, *args: nodes.Expr) -> nodes.Filter:
+def _through(name: str, value: nodes.Node, *args: nodes.Node) -> nodes.Filter:
     return nodes.Filter(value, name, list(args), [], None, None, lineno=value.lineno)
 
 
