@@ -57,6 +57,7 @@ class Surroundings:
     processors: tuple[Callable[[Any, Any], Any], ...] = ()
     criteria: tuple[Callable[[Any, Any], Any], ...] = ()
     slide: bool = False  # past the model's positions, drop the oldest tokens instead of refusing
+    default_new_tokens: int = DEFAULT_NEW_TOKENS  # where no length is asked for
     as_ids: Callable[[NDArray[np.int64]], Any] = field(default=lambda tokens: tokens[None, :])
 
 
@@ -110,8 +111,8 @@ def max_new_tokens(config: GenerationConfig, prompt: int, around: Surroundings) 
                 "Raise it, or pass max_new_tokens, which does not count the prompt."
             )
     else:
-        wanted = DEFAULT_NEW_TOKENS if room is None else min(DEFAULT_NEW_TOKENS, max(room, 1))
-        argument = f"the default of {DEFAULT_NEW_TOKENS} new tokens"
+        wanted = around.default_new_tokens if room is None else min(around.default_new_tokens, max(room, 1))
+        argument = f"the default of {wanted} new tokens"
     if room is not None and wanted > room:
         raise ContextLengthError(
             f"The prompt's {prompt} tokens and {argument} exceed the model's {around.max_positions} positions. "

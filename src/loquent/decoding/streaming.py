@@ -75,6 +75,10 @@ class TextStreamer(BaseStreamer):
             self.on_finalized_text("".join(pieces), stream_end=True)
         self._restart()
 
+    def fail(self, error: BaseException) -> None:
+        # What is complete is printed, and the line ended before a traceback begins.
+        self.end()
+
     def _hand_on(self, pieces: list[str]) -> None:
         if not any(pieces):
             return

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import Any
 
+from loquent.decoding.task import Hypothesis
 from loquent.generation.binding import Bound, engine_of
 from loquent.generation.results import GenerateOutput, padded, tensor_like
-from loquent.generation.running import StreamEvent, start
+from loquent.generation.running import Run, StreamEvent, start
 from loquent.generation.streamers import StreamerFeed
 
-__all__ = ["Bound", "GenerateOutput", "StreamEvent", "engine_of", "generate", "stream"]
+__all__ = ["Bound", "GenerateOutput", "StreamEvent", "engine_of", "generate", "run_all", "stream"]
 
 
 def generate(
@@ -59,10 +60,11 @@ def generate(
 
     Source: https://huggingface.co/docs/transformers/main_classes/text_generation
     """
-    run = start(
+    run, results = run_all(
         model,
         inputs,
         generation_config,
+        streamer=streamer,
         seed=seed,
         tokenizer=tokenizer,
         stopping_criteria=stopping_criteria,
@@ -70,6 +72,18 @@ def generate(
         context_overflow=context_overflow,
         **kwargs,
     )
+    sequences = tensor_like(run.prompts, padded(run.prompts, results, run.pad))
+    if not run.config.return_dict_in_generate:
+        return sequences
+    scores = [hypothesis.score for hypothesis in results]
+    return GenerateOutput(sequences, None if None in scores else tensor_like(run.prompts, scores))
+
+
+def run_all(
+    model: Bound, inputs: Any = None, generation_config: Any = None, *, streamer: Any = None, **kwargs: Any
+) -> tuple[Run, list[Hypothesis]]:
+    """What `generate` does up to its return: the run, and the hypothesis of each row, without padding."""
+    run = start(model, inputs, generation_config, **kwargs)
     feed = None if streamer is None else StreamerFeed(streamer, run)
     try:
         if feed:
@@ -85,11 +99,7 @@ def generate(
         if feed:
             feed.fail(error)
         raise
-    sequences = tensor_like(run.prompts, padded(run.prompts, results, run.pad))
-    if not run.config.return_dict_in_generate:
-        return sequences
-    scores = [hypothesis.score for hypothesis in results]
-    return GenerateOutput(sequences, None if None in scores else tensor_like(run.prompts, scores))
+    return run, results
 
 
 def stream(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from loquent.config import GenerationConfig
-from loquent.decoding.arguments import Surroundings, resolve
+from loquent.decoding.arguments import DEFAULT_NEW_TOKENS, Surroundings, resolve
 from loquent.decoding.task import Hypothesis
 from loquent.engine import Engine, Handle
 from loquent.errors import ArgumentError
@@ -97,9 +97,13 @@ def start(
     stopping_criteria: Any = None,
     logits_processor: Any = None,
     context_overflow: str = "error",
+    default_new_tokens: int = DEFAULT_NEW_TOKENS,
     **kwargs: Any,
 ) -> Run:
-    """Submit the requests that the arguments of `generate()` ask for, all of them checked first."""
+    """Submit the requests that the arguments of `generate()` ask for, all of them checked first.
+
+    Where no length is asked for, `default_new_tokens` follow, or as many as the model has positions left.
+    """
     if context_overflow not in ("error", "slide"):
         raise ArgumentError(f'context_overflow={context_overflow!r} must be "error" or "slide".')
     arguments = dict(kwargs)
@@ -115,6 +119,7 @@ def start(
         processors=callables(logits_processor, "logits_processor"),
         criteria=callables(stopping_criteria, "stopping_criteria"),
         slide=context_overflow == "slide",
+        default_new_tokens=default_new_tokens,
         as_ids=lambda tokens: tensor_like(prompts, tokens[None, :]),
     )
     pairs = [

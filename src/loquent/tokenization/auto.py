@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from loquent.errors import ArgumentError, TokenizerError
 from loquent.tokenization.loading import StoredTokenizer, open_folder
@@ -17,7 +17,7 @@ from loquent.tokenization.tokenizer import PreTrainedTokenizer
 class AutoTokenizer:
     """`AutoTokenizer.from_pretrained(name)`: the tokenizer of a model, whichever class it is."""
 
-    def __init__(self) -> NoReturn:
+    def __init__(self) -> None:
         raise ArgumentError("AutoTokenizer is made by AutoTokenizer.from_pretrained(name_or_path).")
 
     @classmethod

@@ -1,0 +1,9 @@
+"""Loquent's own small face: `load()` gives a model whose methods take and return text; no ids, no tensors."""
+
+from __future__ import annotations
+
+from loquent.text.loading import default_model, load
+from loquent.text.model import TextEvent, TextModel
+from loquent.text.score import Score
+
+__all__ = ["Score", "TextEvent", "TextModel", "default_model", "load"]

@@ -1,0 +1,213 @@
+"""`TextModel`: a model and its tokenizer behind verbs on text (generate, stream, chat, score); it computes nothing.
+
+Everything is a thin layer over the engine that `model.generate()` uses, with the same options and the same results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any, overload
+
+from loquent import generation
+from loquent.errors import ArgumentError
+from loquent.generation import Bound, engine_of
+from loquent.text.continuation import Continuation
+from loquent.text.score import Score, score
+from loquent.tokenization import PreTrainedTokenizer
+
+Message = Mapping[str, Any]
+Conversation = str | Sequence[Message]
+
+DEFAULT_NEW_TOKENS = 256
+
+
+@dataclass(frozen=True)
+class TextEvent:
+    """News of one row of a running generation: a final piece of its text, and why it ended if it has."""
+
+    row: int  # the prompt's number * num_return_sequences + which of its texts
+    text: str  # may be empty: a character or a stop string that is not complete yet
+    tokens: int  # how many tokens this event brought
+    finished: str | None = None  # "eos", "length", "stop_string", "time", "criteria"
+
+
+class TextModel:
+    """A model that takes and gives text.
+
+    The options of its methods are the fields of GenerationConfig and `seed`; what neither they nor the model's own
+    generation config set has its default, but for the length: 256 new tokens, or as many as the model has positions
+    left.
+    """
+
+    def __init__(self, model: Bound, tokenizer: PreTrainedTokenizer) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+
+    @property
+    def max_positions(self) -> int | None:
+        """How many tokens a prompt and what follows it may have together; None: any number."""
+        return engine_of(self.model).backend.max_positions
+
+    @overload
+    def generate(self, prompt: str, *, return_full_text: bool = False, **options: Any) -> str | list[str]: ...
+    @overload
+    def generate(
+        self, prompt: Sequence[str], *, return_full_text: bool = False, **options: Any
+    ) -> list[str] | list[list[str]]: ...
+    def generate(self, prompt: str | Sequence[str], *, return_full_text: bool = False, **options: Any) -> Any:
+        """Continue a text, or each of several.
+
+        Args:
+            prompt: a text or a list of texts.
+            return_full_text: give the prompts back in front of what was written.
+            options: fields of GenerationConfig, and `seed`.
+
+        Returns:
+            The new text; a list of texts where `num_return_sequences` asks for several; a list of either for a list
+            of prompts.
+
+        Raises:
+            ArgumentError: an option is unknown or cannot work.
+            ContextLengthError: the prompt and the new tokens exceed the model's positions.
+        """
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        if not prompts:
+            return []
+        pieces: dict[int, list[str]] = {}
+        for event in self.events(prompts, **options):
+            pieces.setdefault(event.row, []).append(event.text)
+        copies = len(pieces) // len(prompts)
+        texts = ["".join(pieces[row]) for row in sorted(pieces)]
+        if return_full_text:
+            texts = [prompts[row // copies] + text for row, text in enumerate(texts)]
+        grouped = [texts[start : start + copies] for start in range(0, len(texts), copies)]
+        results = [group[0] if copies == 1 else group for group in grouped]
+        return results[0] if isinstance(prompt, str) else results
+
+    def stream(self, prompt: str, **options: Any) -> Generator[str, None, None]:
+        """The text that continues `prompt`, in pieces, as it is written; closing the generator stops the model.
+
+        Arguments and errors as in `generate`, with one prompt and one text; `events` streams several.
+        """
+        if not isinstance(prompt, str):
+            raise ArgumentError(f"prompt is a {type(prompt).__name__}; stream() takes one text. For several: events().")
+        return self._pieces(self.events([prompt], **options))
+
+    def events(self, prompts: Sequence[str], **options: Any) -> Generator[TextEvent, None, None]:
+        """What `generate` puts together, as it happens, for all prompts at once; closing the generator stops them.
+
+        Arguments are checked before this returns; errors as in `generate`.
+        """
+        return self._continue([self._ids(prompt) for prompt in prompts], options, strip=False)
+
+    def chat(self, messages: Conversation, *, chat_template: str | None = None, **options: Any) -> str:
+        """The answer to a message or a conversation.
+
+        Args:
+            messages: the user's message, or messages such as `{"role": "user", "content": "Hello"}`; where the last
+                is the assistant's, its text goes on.
+            chat_template: how a conversation is written, instead of the model's own template.
+            options: fields of GenerationConfig, and `seed`.
+
+        Raises:
+            TemplateError: the model has no chat template, or it fails.
+            ArgumentError, ContextLengthError: as in `generate`.
+        """
+        return "".join(self.stream_chat(messages, chat_template=chat_template, **options))
+
+    def stream_chat(
+        self, messages: Conversation, *, chat_template: str | None = None, **options: Any
+    ) -> Generator[str, None, None]:
+        """The answer in pieces, as it is written; arguments and errors as in `chat`."""
+        return self._pieces(self.chat_events(messages, chat_template=chat_template, **options))
+
+    def chat_events(
+        self, messages: Conversation, *, chat_template: str | None = None, **options: Any
+    ) -> Generator[TextEvent, None, None]:
+        """What `stream_chat` is made of, with token counts and the reason of the end."""
+        ids = self.chat_ids(messages, chat_template=chat_template)
+        return self._continue([ids], options, strip=True)
+
+    def chat_ids(self, messages: Conversation, *, chat_template: str | None = None) -> list[int]:
+        """The ids of a conversation up to where the answer begins."""
+        turns = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
+        goes_on = bool(turns) and turns[-1].get("role") == "assistant"
+        ids: list[int] = self.tokenizer.apply_chat_template(
+            turns,
+            chat_template=chat_template,
+            add_generation_prompt=not goes_on,
+            continue_final_message=goes_on,
+        )
+        return ids
+
+    def score(self, text: str, *, given: str = "") -> Score:
+        """How likely the model finds `text`, behind the text `given` or at the beginning of a document.
+
+        A beginning is marked by the BOS token; for a model without one the first token has no probability and is left
+        out.
+
+        Raises:
+            ArgumentError: there is no token to score.
+            ContextLengthError: the texts exceed the model's positions.
+        """
+        return score(self.model, self.tokenizer, text, given)
+
+    def _ids(self, prompt: str) -> list[int]:
+        if not isinstance(prompt, str):
+            raise ArgumentError(f"prompt is a {type(prompt).__name__}, {prompt!r}. Pass text, or a list of texts.")
+        ids: list[int] = self.tokenizer(prompt, verbose=False)["input_ids"]
+        if ids:
+            return ids
+        if self.tokenizer.bos_token_id is None:
+            raise ArgumentError(f"prompt={prompt!r} has no tokens, and the model no BOS token. Pass some text.")
+        return [self.tokenizer.bos_token_id]
+
+    def _continue(
+        self, prompts: list[list[int]], options: Mapping[str, Any], strip: bool
+    ) -> Generator[TextEvent, None, None]:
+        options = {"tokenizer": self.tokenizer, "default_new_tokens": DEFAULT_NEW_TOKENS, **options}
+        stops = self._setting("stop_strings", options) or []
+        events = generation.stream(self.model, prompts, **options)
+        copies = self._setting("num_return_sequences", options)
+        rows = [
+            Continuation(self.tokenizer, prompt, [stops] if isinstance(stops, str) else stops, strip)
+            for prompt in prompts
+            for _ in range(copies)
+        ]
+        return _as_text(events, rows)
+
+    def _setting(self, name: str, options: Mapping[str, Any]) -> Any:
+        """What generation will use for a field of GenerationConfig."""
+        given = options.get("generation_config")
+        if name in options:
+            return options[name]
+        if given is not None and given.was_set(name):
+            return getattr(given, name)
+        return getattr(self.model.generation_config, name)
+
+    @staticmethod
+    def _pieces(events: Generator[TextEvent, None, None]) -> Generator[str, None, None]:
+        def pieces() -> Iterator[str]:
+            with closing(events):
+                for event in events:
+                    if event.row:
+                        raise ArgumentError(
+                            "num_return_sequences above 1 cannot be streamed as one text. Use events()."
+                        )
+                    if event.text:
+                        yield event.text
+
+        return pieces()  # type: ignore[return-value]
+
+
+def _as_text(
+    events: Generator[generation.StreamEvent, None, None], rows: Sequence[Continuation]
+) -> Generator[TextEvent, None, None]:
+    with closing(events):
+        for event in events:
+            text = rows[event.row].push(event.tokens)
+            if event.finished:
+                text += rows[event.row].flush()
+            yield TextEvent(event.row, text, len(event.tokens), event.finished)
