@@ -9,7 +9,7 @@ from typing import Any
 from tokenizers import AddedToken
 
 from loquent.errors import ArgumentError
-from loquent.tokenization.backend import Backend
+from loquent.tokenization.backend import Backend, library_errors
 from loquent.tokenization.cleanup import clean_up
 from loquent.tokenization.padding import plain
 from loquent.tokenization.special_tokens import ADDITIONAL, ROLES, SpecialTokens, Token
@@ -173,10 +173,12 @@ class Vocabulary(SpecialTokens):
         """
         listed, _ = plain(token_ids)
         ids = [listed] if isinstance(listed, int) else listed
-        try:
-            text = self._tokenizer.decode(ids, skip_special_tokens=skip_special_tokens)
-        except (TypeError, OverflowError, ValueError):
-            text = self._tokenizer.decode([_index(one) for one in _row(ids)], skip_special_tokens=skip_special_tokens)
+        with library_errors("The ids could not be decoded"):
+            try:
+                text = self._tokenizer.decode(ids, skip_special_tokens=skip_special_tokens)
+            except (TypeError, OverflowError, ValueError):
+                checked = [_index(one) for one in _row(ids)]
+                text = self._tokenizer.decode(checked, skip_special_tokens=skip_special_tokens)
         clean = self.clean_up_tokenization_spaces
         if clean_up_tokenization_spaces is not None:
             clean = clean_up_tokenization_spaces
