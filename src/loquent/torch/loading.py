@@ -61,6 +61,7 @@ def load_model(cls: type[M], name_or_path: str | os.PathLike[str], **kwargs: Any
         model.base_model_prefix,
         {name: tuple(tensor.shape) for name, tensor in wanted_tensors(model).items()},
         {name: view.shape for name, view in checkpoint.items()},
+        headless=model.base_model is model,
     )
     report.raise_if_any(name_or_path)
     model.allocate(options.device)

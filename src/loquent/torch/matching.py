@@ -20,12 +20,18 @@ class Match:
 
 
 def match_tensors(
-    table: NameTable, prefix: str, wanted: Mapping[str, Shape], present: Mapping[str, Shape]
+    table: NameTable,
+    prefix: str,
+    wanted: Mapping[str, Shape],
+    present: Mapping[str, Shape],
+    *,
+    headless: bool = False,
 ) -> tuple[list[Match], LoadReport]:
     """Find the tensors for all `wanted` canonical ones among those `present` in a checkpoint, and what does not fit.
 
     Pieces of the base model are looked for with the prefix of models with heads, then without. Present tensors that are
-    pieces of nothing wanted (another head, a head that is tied) or that the table drops are left alone.
+    pieces of nothing wanted (a head that is tied) or that the table drops are left alone. A `headless` model leaves
+    alone whatever head the checkpoint has: all that is not under the prefix.
     """
     matches, report = [], LoadReport()
     known = set()
@@ -42,8 +48,6 @@ def match_tensors(
             report.mismatched.append((found, tuple(present[found]), tuple(shape)))
         else:
             matches.append(Match(found, piece))
-    # A model without a head leaves alone whatever head the checkpoint has: all that is not under the prefix.
-    headless = not any(name.startswith(_HEAD) for name in wanted)
     only_prefixed = headless and any(name.startswith(f"{prefix}.") for name in present)
     for name in present:
         base_name = name.removeprefix(f"{prefix}.")
