@@ -1,0 +1,42 @@
+"""The checkpoints of the parity tests, each made and loaded once per session."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from checkpoints import CASES, SWITCHES, Pair, config_of, make
+
+MakePair = Callable[[str, str], Pair]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def make_pair(tmp_path_factory: pytest.TempPathFactory) -> MakePair:
+    """The pair of models for a family and the name of its switches."""
+    known: dict[tuple[str, str], Pair] = {}
+
+    def pair_of(family: str, name: str) -> Pair:
+        if (family, name) not in known:
+            folder = tmp_path_factory.mktemp(family)
+            switches = SWITCHES[family][name]
+            make(folder, config_of(family, **switches), seed=len(known))
+            known[family, name] = Pair(folder, family, switches)
+        return known[family, name]
+
+    return pair_of
+
+
+@pytest.fixture(scope="session", params=CASES, ids=[f"{family}: {name}" for family, name in CASES])
+def pair(request: pytest.FixtureRequest, make_pair: MakePair) -> Pair:
+    """Each checkpoint in turn."""
+    family, name = request.param
+    return make_pair(family, name)
