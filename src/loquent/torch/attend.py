@@ -6,12 +6,12 @@ key-value head `h // (heads // kv_heads)`.
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
 from torch.nn import functional as F
 
+import torch
 from loquent import parts
 from loquent.torch.groups import Keys
+from torch import Tensor
 
 # A block of queries whose scores would have more elements than this is attended in parts, unless gradients are wanted.
 _SCORE_ELEMENTS = 1 << 24
@@ -80,7 +80,7 @@ def as_float(visible: Tensor) -> Tensor:
 
 def select_keys(values: Tensor, visible: Tensor | None, keep: int) -> Tensor | None:
     """Which keys Doge's dynamic mask lets through: of more than `keep` visible ones the `keep` with the largest values,
-    the most recent of equal ones.
+    the most recent of equal ones (to a relative 2^-15).
 
     `values` is (..., new or 1, size), `visible` broadcasts to it; None stands for all.
     """
@@ -88,13 +88,24 @@ def select_keys(values: Tensor, visible: Tensor | None, keep: int) -> Tensor | N
         return visible
     if visible is not None:
         values = torch.where(visible, values, float("-inf"))
-    values = values.detach()
+    values = _rounded(values.detach())
     threshold = values.topk(keep, dim=-1, sorted=False).values.amin(-1, keepdim=True)
     larger, equal = values > threshold, values == threshold
     if visible is not None:
         larger, equal = larger & visible, equal & visible
     places = keep - larger.sum(-1, keepdim=True)
     return larger | (equal & (equal.flip(-1).cumsum(-1).flip(-1) <= places))
+
+
+def _rounded(values: Tensor) -> Tensor:
+    """Float32 values without their last 8 bits, to compare by.
+
+    Equal tokens have equal values in the first layer, but a product of other sizes rounds them otherwise, and how a
+    text is cut into reads must not choose among them.
+    """
+    if values.dtype != torch.float32:
+        return values
+    return ((values.view(torch.int32) + 0x80) & ~0xFF).view(torch.float32)
 
 
 def _blocks(part: parts.Attention, queries: Tensor, where: Keys) -> list[tuple[int, int, int, int]]:

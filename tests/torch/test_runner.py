@@ -1,0 +1,191 @@
+"""The backend that the engine drives: any split of any mix of sequences on any pages gives the same rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_models import ALL, VOCABULARY, tiny
+
+import torch
+from loquent.engine.backend import Segment
+from loquent.errors import ArgumentError
+from loquent.torch.causal import CausalLM
+from loquent.torch.runner import TorchBackend
+
+PAGE = 4
+POOL = 64
+
+
+@cache
+def model_of(name: str) -> CausalLM:
+    """One model per family, kept for all examples."""
+    return tiny(name)
+
+
+def rows_at_once(name: str, tokens: np.ndarray) -> torch.Tensor:
+    """The logits of a sequence read alone by the padded forward."""
+    with torch.no_grad():
+        return model_of(name)(torch.from_numpy(tokens)[None], use_cache=False).logits[0]
+
+
+@st.composite
+def workloads(draw: st.DrawFn) -> tuple[str, list[np.ndarray], list[list[int]], np.ndarray, list[int]]:
+    """A family, sequences, how each is cut, a page order, and in which order the pieces are read."""
+    name = draw(st.sampled_from(ALL))
+    count = draw(st.integers(1, 4))
+    seed = draw(st.integers(0, 2**31))
+    generator = np.random.default_rng(seed)
+    sequences = [generator.integers(0, VOCABULARY, draw(st.integers(1, 30))) for _ in range(count)]
+    cuts = [sorted(draw(st.sets(st.integers(1, len(s)), max_size=5)) | {len(s)}) for s in sequences]
+    order = np.arange(POOL) if draw(st.booleans()) else generator.permutation(POOL)
+    turns = draw(st.lists(st.integers(0, 2**count - 1), min_size=0, max_size=8))
+    return name, sequences, cuts, order, turns
+
+
+def steps(cuts: list[list[int]], turns: list[int]) -> Iterator[list[int]]:
+    """Which sequences read their next piece in each step, until all have been read."""
+    left = [len(cut) for cut in cuts]
+    for turn in [*turns, *[2 ** len(cuts) - 1] * 6]:
+        chosen = [index for index in range(len(cuts)) if turn >> index & 1 and left[index]]
+        for index in chosen:
+            left[index] -= 1
+        if chosen:
+            yield chosen
+
+
+@settings(max_examples=60, deadline=None)
+@given(workloads())
+def test_any_split_in_any_company_gives_the_same_rows(
+    work: tuple[str, list[np.ndarray], list[list[int]], np.ndarray, list[int]],
+) -> None:
+    name, sequences, cuts, order, turns = work
+    backend = TorchBackend(model_of(name))
+    store = backend.open_store(PAGE)
+    store.resize(POOL)
+    tables = [order[index * 8 : index * 8 + 8] for index in range(len(sequences))]
+    starts, found = [0] * len(sequences), [[] for _ in sequences]
+    for chosen in steps(cuts, turns):
+        segments = []
+        for index in chosen:
+            stop = next(cut for cut in cuts[index] if cut > starts[index])
+            piece = sequences[index][starts[index] : stop]
+            pages = tables[index][: -(-stop // PAGE)]
+            segments.append(Segment(piece, starts[index], pages, len(piece), len(sequences[index])))
+            starts[index] = stop
+        logits = backend.run(store, segments).logits
+        for index, rows in zip(chosen, logits.split([len(segment.tokens) for segment in segments])):
+            found[index].append(rows)
+    for sequence, rows in zip(sequences, found):
+        torch.testing.assert_close(torch.cat(rows), rows_at_once(name, sequence), atol=5e-5, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_evenly_spaced_sequences_read_in_place_are_right(name: str) -> None:
+    """Sequences of different lengths in equal extents, listed in any order: one view serves them all."""
+    backend = TorchBackend(model_of(name))
+    store = backend.open_store(PAGE)
+    store.resize(POOL)
+    generator = np.random.default_rng(1)
+    sequences = [generator.integers(0, VOCABULARY, length) for length in (29, 22, 30, 17, 25)]
+    for place in (3, 0, 4, 1, 2):
+        tokens = sequences[place][:-1]
+        pages = np.arange(place * 8, place * 8 + -(-len(tokens) // PAGE))
+        backend.run(store, [Segment(tokens, 0, pages, 0, 32)])
+    segments = [
+        Segment(
+            sequences[p][-1:], len(sequences[p]) - 1, np.arange(p * 8, p * 8 + -(-len(sequences[p]) // PAGE)), 1, 32
+        )
+        for p in (2, 4, 0, 3, 1)
+    ]
+    logits = backend.run(store, segments).logits
+    expected = torch.stack([rows_at_once(name, sequences[place])[-1] for place in (2, 4, 0, 3, 1)])
+    torch.testing.assert_close(logits, expected, atol=5e-5, rtol=1e-3)
+
+
+def test_only_wanted_rows_and_layers_come_back() -> None:
+    model = model_of("gpt2")
+    backend = TorchBackend(model)
+    store = backend.open_store(PAGE)
+    store.resize(8)
+    first, second = np.arange(5), np.arange(7) + 20
+    segments = [Segment(first, 0, np.arange(2), 2, 5), Segment(second, 0, np.arange(2, 4), 1, 7)]
+    forward = backend.run(store, segments, hidden_layers=(0, 1, 2))
+    assert forward.logits.dtype == torch.float32
+    assert forward.logits.shape == (3, VOCABULARY)
+    for layer in (0, 1, 2):
+        expected = []
+        for tokens, rows in ((first, 2), (second, 1)):
+            with torch.no_grad():
+                states = model(torch.from_numpy(tokens)[None], output_hidden_states=True).hidden_states
+            expected.append(states[layer][0, -rows:])
+        torch.testing.assert_close(forward.hidden[layer], torch.cat(expected), atol=1e-5, rtol=1e-4)
+    nothing = backend.run(store, [Segment(first[:1], 5, np.arange(2), 0, 6)])
+    assert nothing.logits.shape == (0, VOCABULARY)
+
+
+def test_forked_pages_continue_apart() -> None:
+    backend = TorchBackend(model_of("doge"))
+    store = backend.open_store(PAGE)
+    store.resize(8)
+    tokens = np.arange(6)
+    backend.run(store, [Segment(tokens, 0, np.array([0, 1]), 0, 8)])
+    store.copy([1], [5])
+    store.resize(12)
+    segments = [Segment(np.array([9]), 6, np.array([0, 1]), 1, 8), Segment(np.array([30]), 6, np.array([0, 5]), 1, 8)]
+    logits = backend.run(store, segments).logits
+    for row, last in enumerate((9, 30)):
+        torch.testing.assert_close(logits[row], rows_at_once("doge", np.append(tokens, last))[-1], atol=5e-5, rtol=1e-3)
+
+
+def test_prefix_keys_differ_where_rotary_scaling_does() -> None:
+    plain, scaled = model_of("llama"), tiny("llama", rope_scaling={"rope_type": "dynamic", "factor": 2.0})
+    assert TorchBackend(plain).prefix_key(10) == TorchBackend(plain).prefix_key(1000)
+    assert TorchBackend(scaled).prefix_key(10) == TorchBackend(scaled).prefix_key(128)
+    assert TorchBackend(scaled).prefix_key(10) != TorchBackend(scaled).prefix_key(1000)
+
+
+def test_rotary_spans_are_those_of_the_segments() -> None:
+    model = tiny("llama", rope_scaling={"rope_type": "dynamic", "factor": 2.0}, max_position_embeddings=16)
+    backend = TorchBackend(model)
+    store = backend.open_store(PAGE)
+    store.resize(POOL)
+    long, short = np.arange(30) + 3, np.arange(9)
+    segments = [Segment(long, 0, np.arange(8), 1, 30), Segment(short, 0, np.arange(8, 11), 1, 9)]
+    logits = backend.run(store, segments).logits
+    with torch.no_grad():
+        for row, tokens in enumerate((long, short)):
+            expected = model(torch.from_numpy(tokens)[None]).logits[0, -1]
+            torch.testing.assert_close(logits[row], expected, atol=5e-5, rtol=1e-3)
+    mixed = backend.run(store, [Segment(short, 0, np.arange(8, 11), 1, 30)]).logits
+    assert not torch.allclose(mixed[0], logits[1], atol=1e-3)
+
+
+def test_what_the_backend_says_of_its_model() -> None:
+    backend = TorchBackend(model_of("gpt2"))
+    assert (backend.vocabulary, backend.max_positions, backend.layers, backend.incremental) == (71, 128, 2, True)
+    store = backend.open_store(PAGE)
+    assert store.bytes_per_page == PAGE * 2 * 2 * 32 * 4
+    experts = tiny("doge", is_moe=True, num_experts=16, num_experts_per_tok=4, router_layout="flattened")
+    assert not TorchBackend(experts).incremental
+
+
+def test_a_store_of_another_type_is_refused() -> None:
+    model = tiny("llama")
+    backend = TorchBackend(model)
+    store = backend.open_store(PAGE)
+    store.resize(2)
+    model.to(torch.bfloat16)
+    with pytest.raises(ArgumentError, match="store"):
+        backend.run(store, [Segment(np.arange(3), 0, np.arange(1), 1, 3)])
+    fresh = backend.open_store(PAGE)
+    fresh.resize(2)
+    logits = backend.run(fresh, [Segment(np.arange(3), 0, np.arange(1), 1, 3)]).logits
+    assert logits.dtype == torch.float32
+    with torch.no_grad():
+        expected = model(torch.arange(3)[None]).logits[0, -1].float()
+    torch.testing.assert_close(logits[0], expected, atol=0.05, rtol=0.05)

@@ -1,0 +1,79 @@
+"""The page store: pages keep their content through growing, shrinking and copying."""
+
+from __future__ import annotations
+
+from tiny_models import tiny
+
+import torch
+from loquent.torch.store import PageStore
+
+
+def filled(pages: int) -> PageStore:
+    """A Doge's store whose slots hold their own numbers."""
+    store = PageStore(tiny("doge").decoder, 4, torch.float32, torch.device("cpu"))
+    store.resize(pages)
+    for layer, planes in enumerate(store.planes):
+        for number, plane in enumerate(planes):
+            slots = torch.arange(pages * 4.0).view(-1, *[1] * (plane.dim() - 1))
+            plane.copy_(slots + 1000 * layer + 10_000 * number)
+    return store
+
+
+def content(store: PageStore, page: int) -> list[float]:
+    """The first number of each slot of a page, in every plane of every layer."""
+    return [
+        float(p[slot].flatten()[-1])
+        for planes in store.planes
+        for p in planes
+        for slot in range(page * 4, page * 4 + 4)
+    ]
+
+
+def test_planes_of_doge_hold_keys_values_and_mask_values() -> None:
+    store = filled(3)
+    assert [tuple(plane.shape) for plane in store.planes[0]] == [(12, 2, 8), (12, 2, 8), (12, 2)]
+    assert store.bytes_per_page == 4 * 2 * (2 * 2 * 8 + 2) * 4
+    assert store.pages == 3
+
+
+def test_resizing_keeps_what_stays() -> None:
+    store = filled(3)
+    before = [content(store, page) for page in range(3)]
+    store.resize(7)
+    assert [content(store, page) for page in range(3)] == before
+    assert content(store, 5) == [0.0] * 24
+    store.resize(2)
+    assert store.pages == 2
+    assert [content(store, page) for page in range(2)] == before[:2]
+
+
+def test_copies_are_of_whole_pages_and_all_planes() -> None:
+    store = filled(5)
+    before = [content(store, page) for page in range(5)]
+    store.copy([0, 3], [4, 1])
+    assert [content(store, page) for page in range(5)] == [before[0], before[3], before[2], before[3], before[0]]
+    store.copy([], [])
+
+
+def test_regrouping_moves_rows_apart() -> None:
+    store = filled(4)
+    before = [content(store, page) for page in range(4)]
+    store.regroup(2, 3)
+    assert [content(store, page) for page in (0, 1, 3, 4)] == before
+    store.select(2, torch.tensor([1, 1, 0]))
+    assert store.pages == 9
+    assert content(store, 3) == before[2]
+    assert content(store, 7) == before[1]
+
+
+def test_writing_without_gradients_leaves_plain_tensors() -> None:
+    store = filled(2)
+    entries = [torch.ones(3, 2, 8, requires_grad=True) * 2, torch.ones(3, 2, 8), torch.ones(3, 2)]
+    store.write(1, torch.tensor([5, 0, 2]), entries)
+    store.write(0, slice(1, 4), entries)
+    assert not store.planes[1][0].requires_grad
+    assert store.planes[1][0][[5, 0, 2]].unique().tolist() == [2.0]
+    assert store.planes[0][2][1:4].unique().tolist() == [1.0]
+    with torch.inference_mode():
+        store.resize(3)
+    assert not store.planes[0][0].is_inference()
