@@ -23,7 +23,6 @@ from loquent.families.layouts import gpt_pieces
 from loquent.names import NameTable, Piece, linear, stacked
 from loquent.parts import MLP, Attention, Block, Decoder, LanguageHead, LayerNorm, LearnedPositions
 
-
 _MOST_LAYERS = 10_000
 
 
@@ -67,7 +66,10 @@ class GPTNeoConfig(PretrainedConfig):
             return fields
         if types is None:
             return fields | {"attention_types": [[layers, 1]]}
-        if _written_out(_repeats(cls.__name__, types)) != layers:
+        repeats = _repeats(cls.__name__, types)
+        # Counted first: written out, a hostile config's layers could fill the memory.
+        alike = isinstance(layers, list) and _count(repeats) == len(layers) and _written_out(repeats) == layers
+        if not alike:
             raise ConfigError(
                 f"{cls.__name__}: attention_layers={layers!r} contradicts attention_types={types!r}, which it writes "
                 "out layer by layer. Keep one of them."
@@ -80,7 +82,7 @@ class GPTNeoConfig(PretrainedConfig):
         return _written_out(_repeats(type(self).__name__, self.attention_types))
 
     def validate(self) -> None:
-        layers = sum(len(kinds) * times for kinds, times in _repeats(type(self).__name__, self.attention_types))
+        layers = _count(_repeats(type(self).__name__, self.attention_types))
         if layers != self.num_layers:
             raise refuse(
                 self,
@@ -114,6 +116,10 @@ def _malformed(owner: str, types: Any) -> ConfigError:
         f"{owner}: attention_types={said if len(said) <= 200 else said[:200] + '...'} must be a list of "
         '[kinds, times], where the kinds are "global" and "local", such as [[["global", "local"], 12]].'
     )
+
+
+def _count(repeats: list[tuple[list[str], int]]) -> int:
+    return sum(len(kinds) * times for kinds, times in repeats)
 
 
 def _written_out(repeats: list[tuple[list[str], int]]) -> list[str]:
