@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from tiny_models import distinct_ids, tiny
 
-import torch
 from loquent.torch import attend
 from loquent.torch.attend import select_keys
 

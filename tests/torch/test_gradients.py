@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from tiny_models import ALL, copy_weights, distinct_ids, pair, tiny
 
-import torch
 from loquent.errors import ArgumentError
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tiny_models import tiny
-
 import torch
+from tiny_models import tiny
+from torch import nn
+
 from loquent.engine.backend import Segment
 from loquent.torch import packed
 from loquent.torch.causal import CausalLM
 from loquent.torch.packed import PackedLinears, can_pack
 from loquent.torch.runner import TorchBackend
-from torch import nn
 
 if not can_pack(torch.float32):
     pytest.skip("this build of torch has no packed products", allow_module_level=True)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from tiny_models import ALL, VOCABULARY, distinct_ids, pair, tiny
 
-import torch
 from loquent.errors import ArgumentError, ContextLengthError
 from loquent.torch.cache import DynamicCache
 

@@ -7,11 +7,11 @@ from functools import cache
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import ALL, VOCABULARY, tiny
 
-import torch
 from loquent.engine.backend import Segment
 from loquent.errors import ArgumentError
 from loquent.torch.causal import CausalLM

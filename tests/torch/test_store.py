@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import torch
 from tiny_models import tiny
 
-import torch
 from loquent.torch.store import PageStore
 
 

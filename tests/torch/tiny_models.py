@@ -6,10 +6,10 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import torch
 import transformers
 
 import loquent.torch.classes as classes
-import torch
 from loquent.families import family
 from loquent.torch.causal import CausalLM
 from loquent.torch.matching import match_tensors

@@ -6,12 +6,12 @@ key-value head `h // (heads // kv_heads)`.
 
 from __future__ import annotations
 
+import torch
+from torch import Tensor
 from torch.nn import functional as F
 
-import torch
 from loquent import parts
 from loquent.torch.groups import Keys
-from torch import Tensor
 
 # A block of queries whose scores would have more elements than this is attended in parts, unless gradients are wanted.
 _SCORE_ELEMENTS = 1 << 24

@@ -46,7 +46,7 @@ def make_norm(part: parts.Norm, width: int) -> nn.Module:
 def make_embedding(count: int, width: int) -> nn.Embedding:
     """An embedding whose weight has no values yet."""
     # nn.Embedding(count, width) would draw them: on the meta device that imports a second's worth of modules.
-    return nn.Embedding.from_pretrained(torch.empty(count, width), freeze=False)
+    return nn.Embedding(count, width, _weight=torch.empty(count, width))
 
 
 class _Activated(nn.Module):

@@ -44,8 +44,12 @@ class ModelOutput(OrderedDict[str, Any]):
 
     def __setattr__(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
-        if value is not None and name in self._names():
+        if name not in self._names():
+            return
+        if value is not None:
             super().__setitem__(name, value)
+        elif name in self:
+            super().__delitem__(name)
 
     def __delitem__(self, key: str) -> None:
         raise TypeError(f"{type(self).__name__} has fixed fields; {key!r} cannot be deleted")

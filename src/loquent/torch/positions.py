@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Hashable, Sequence
-from threading import Lock
 
 import torch
 from torch import Tensor
@@ -19,12 +17,11 @@ _REMEMBERED = 64
 
 
 class RotaryFrequencies:
-    """Frequencies by scaling and span, kept as tensors: a few per model, the last `_REMEMBERED` of requests whose
-    scaling depends on their length."""
+    """Frequencies as tensors: a few per model, and the last `_REMEMBERED` made for requests whose scaling depends on
+    their length."""
 
     def __init__(self) -> None:
-        self._known: OrderedDict[Hashable, tuple[Tensor, float]] = OrderedDict()
-        self._lock = Lock()  # two threads may run one model
+        self._known: dict[Hashable, tuple[Tensor, float]] = {}
 
     def turns(self, rotary: Rotary, positions: Tensor, lengths: Sequence[int], spans: Sequence[int]) -> Turns:
         """Float32 cosines and signed sines of `positions` (tokens,): packed rows of `lengths` growing to `spans`."""
@@ -46,17 +43,17 @@ class RotaryFrequencies:
         return torch.cat([cosines, cosines], 1).unsqueeze(1), torch.cat([-sines, sines], 1).unsqueeze(1)
 
     def _frequencies(self, rotary: Rotary, key: Hashable, span: int, device: torch.device) -> tuple[Tensor, float]:
-        known = (rotary, key, device)
-        with self._lock:
-            if known not in self._known:
-                values, factor = frequencies(rotary, span)
-                # Not an inference tensor, so that training may use what generating has made.
-                with torch.inference_mode(False):
-                    self._known[known] = torch.tensor(values, dtype=torch.float32, device=device), factor
-            self._known.move_to_end(known)
-            while len(self._known) > _REMEMBERED:
-                self._known.popitem(last=False)
-            return self._known[known]
+        # Threads may meet here: at worst both make the same entry, and none is changed once made.
+        found = self._known.get((rotary, key, device))
+        if found is None:
+            values, factor = frequencies(rotary, span)
+            # Not an inference tensor, so that training may use what generating has made.
+            with torch.inference_mode(False):
+                found = torch.tensor(values, dtype=torch.float32, device=device), factor
+            for oldest in list(self._known)[: max(0, len(self._known) - _REMEMBERED + 1)]:
+                self._known.pop(oldest, None)
+            self._known[rotary, key, device] = found
+        return found
 
 
 def turn(heads: Tensor, turns: Turns) -> Tensor:
