@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 import transformers
+from random_weights import VOCABULARY, ids, randomize
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -27,7 +28,6 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)
     import transformers.models.gpt_bigcode.modeling_gpt_bigcode
 
-VOCABULARY = 61
 LENGTH = 24  # past every window below
 
 _IDS = {"vocab_size": VOCABULARY, "bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
@@ -192,36 +192,6 @@ ACTIVATION_FIELD = {
 }
 
 ALL_ACTIVATIONS = sorted(ACTIVATIONS)
-
-
-def ids(rows: int, length: int, seed: int = 0) -> Tensor:
-    """Random token ids, none of them twice in a row of the batch.
-
-    In Doge's first layer equal tokens have equal mask values, and transformers keeps any one of the keys that tie.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    return torch.stack([torch.randperm(VOCABULARY, generator=generator)[:length] for _ in range(rows)])
-
-
-@torch.no_grad()
-def randomize(model: Any, seed: int = 0) -> None:
-    """Give every tensor values that matter, and the logits unit scale (by the last norm, which every family has)."""
-    generator = torch.Generator().manual_seed(seed)
-    embedding = model.get_input_embeddings().weight
-    for name, parameter in model.named_parameters():
-        noise = torch.randn(parameter.shape, generator=generator)
-        if parameter is embedding:
-            parameter.copy_(noise)
-        elif parameter.dim() == 2:
-            parameter.copy_(noise * 1.2 / model.config.hidden_size**0.5)
-        elif name.endswith((".bias", ".A")):
-            parameter.copy_(0.5 * noise)
-        else:
-            parameter.copy_(1 + 0.3 * noise)
-    last_norm = [module for module in model.base_model.children() if "norm" in type(module).__name__.lower()][-1]
-    scale = model(ids(2, 16)).logits.std()
-    for parameter in last_norm.parameters():
-        parameter.div_(scale)
 
 
 def config_of(family: str, **switches: Any) -> Any:

@@ -17,11 +17,11 @@ from checkpoints import (
     assert_close,
     config_fields,
     config_of,
-    ids,
     make,
     rewrite,
     tensors_of,
 )
+from random_weights import ids
 
 import loquent
 from conftest import MakePair

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from checkpoints import LENGTH, Pair, assert_close, ids
+from checkpoints import LENGTH, Pair, assert_close
+from random_weights import ids
 
 
 @torch.no_grad()

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from checkpoints import Pair, ids
+from checkpoints import Pair
+from random_weights import ids
 
 NEW = 10
 
