@@ -100,7 +100,8 @@ def resolve(config: GenerationConfig, prompt: Sequence[int], seed: int, around: 
 
 def max_new_tokens(config: GenerationConfig, prompt: int, around: Surroundings) -> int:
     """How many tokens may follow a prompt of `prompt` tokens; the unset default takes what positions are left."""
-    room = None if around.max_positions is None or around.slide else around.max_positions - prompt
+    # The last new token is never read, so it needs no position.
+    room = None if around.max_positions is None or around.slide else around.max_positions - prompt + 1
     if config.max_new_tokens is not None:
         wanted, argument = config.max_new_tokens, f"max_new_tokens={config.max_new_tokens}"
     elif config.was_set("max_length"):
