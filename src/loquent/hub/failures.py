@@ -19,9 +19,12 @@ def hub_failure(error: Exception, asked: str, *, offline: bool) -> HubError | No
         asked: what was wanted, as it reads after "Could not ...", such as `download config.json of "org/name"`.
         offline: whether offline mode kept the hub from being asked.
     """
-    # The order matters: gated is a kind of not-found, and so is "not in the cache".
     from huggingface_hub import errors as hf
 
+    # "Not in the cache" and "forced download failed" wrap what went wrong with the hub, where it answered at all.
+    if isinstance(error, hf.LocalEntryNotFoundError | ValueError) and isinstance(error.__cause__, hf.HfHubHTTPError):
+        return hub_failure(error.__cause__, asked, offline=offline)
+    # The order matters: gated is a kind of not-found, and so is "not in the cache".
     if isinstance(error, hf.GatedRepoError):
         reason = "access to it is gated. Accept its conditions on the hub, then run `hf auth login` or pass token=..."
     elif isinstance(error, hf.RepositoryNotFoundError):

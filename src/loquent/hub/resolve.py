@@ -54,7 +54,7 @@ def resolve_file(
     """The path of `filename` of a model, downloaded if need be; None where it is absent and not `required`.
 
     Raises:
-        ArgumentError: `filename` or `subfolder` leads out of the model's folder.
+        ArgumentError: `filename` or `subfolder` leads out of the model's folder, or a download is forced offline.
         CheckpointError: a local folder lacks the required file.
         HubError: the name is neither a folder nor anything the cache or the hub has; a hub that cannot be asked is
             an error even for a file that is not required, unless the cache knows that the repository has no such file.
@@ -154,6 +154,8 @@ def _check_keywords(hub: HubKeywords) -> None:
     unknown = sorted(set(hub) - HUB_KEYWORDS)
     if unknown:
         raise TypeError(f"unexpected keyword arguments {unknown}; for the hub there are {sorted(HUB_KEYWORDS)}")
+    if hub.get("force_download") and is_offline(hub):
+        raise ArgumentError("force_download=True cannot work in offline mode. Pass False, or allow downloads.")
 
 
 def _contains(folder: Path, path: Path) -> bool:
