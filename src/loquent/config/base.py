@@ -161,7 +161,8 @@ class PretrainedConfig(JsonFile):
         if (count := fields.pop("num_labels", None)) is not None:
             fields.update(labels(cls.__name__, count, fields.get("id2label")))
         if isinstance(names := fields.get("id2label"), Mapping) and fields.get("label2id") is None:
-            fields["label2id"] = {name: index for index, name in names.items()}
+            # JSON writes the indices as texts.
+            fields["label2id"] = {name: index for index, name in cls._table.coerce("id2label", names).items()}
         # Older files say null where they mean the default labels.
         return {name: value for name, value in fields.items() if value is not None or name not in _LABEL_MAPS}
 

@@ -69,11 +69,11 @@ def rope_type(owner: str, scaling: Mapping[str, Any]) -> str:
         ConfigError: the type is none that there is.
     """
     found = scaling.get("rope_type") or scaling.get("type") or "default"
-    if found not in _READERS:
+    if not isinstance(found, str) or found not in _READERS:
         raise ConfigError(
             f"{owner}: rope_type={found!r} is not a rotary scaling that Loquent has: {', '.join(_READERS)}."
         )
-    return str(found)
+    return found
 
 
 def read_scaling(
