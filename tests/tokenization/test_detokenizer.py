@@ -129,7 +129,24 @@ DECODERS = {
     "strip at the end": decoders.Sequence([decoders.Fuse(), decoders.Strip("a", 0, 1)]),
     "ctc": decoders.CTC(),
 }
-TOKENS = ["a", "b", "ab", "ba", "aab", "##a", "##b", "bab", ".", "?", "<0xE6>", "<0x97>", "<0xA5>", "<0x41>", "<pad>", "|"]
+TOKENS = [
+    "a",
+    "b",
+    "ab",
+    "ba",
+    "aab",
+    "##a",
+    "##b",
+    "bab",
+    ".",
+    "?",
+    "<0xE6>",
+    "<0x97>",
+    "<0xA5>",
+    "<0x41>",
+    "<pad>",
+    "|",
+]
 
 
 @pytest.mark.parametrize("name", DECODERS)

@@ -75,7 +75,7 @@ class Vocabulary(SpecialTokens):
         """Add tokens that are never split; those in the vocabulary already keep their id.
 
         Returns:
-            How many were new. The model's embeddings must then be resized to `len(tokenizer)`.
+            How many became added tokens. Where `len(tokenizer)` grew, the model's embeddings must be resized to it.
         """
         tokens = [new_tokens] if isinstance(new_tokens, str | AddedToken) else list(new_tokens)
         wrong = next((token for token in tokens if not isinstance(token, str | AddedToken)), None)
@@ -98,7 +98,7 @@ class Vocabulary(SpecialTokens):
             replace_additional_special_tokens: replace the list, or extend it.
 
         Returns:
-            How many tokens were new.
+            How many became added tokens.
         """
         added: list[Token] = []
         for role, value in special_tokens_dict.items():
