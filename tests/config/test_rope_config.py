@@ -53,7 +53,7 @@ SCALINGS: list[tuple[dict[str, Any], Any]] = [
             "rope_type": "yarn",
             "factor": 4.0,
             "original_max_position_embeddings": 512,
-            "beta_fast": 16,
+            "beta_fast": 9,
             "truncate": False,
         },
         YarnScaling(4.0, 512, beta_fast=9.0, truncate=False),
