@@ -1,0 +1,101 @@
+"""Pipelines: a task's model and tokenizer behind one call; `pipeline()` chooses and loads them."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from loquent.errors import ArgumentError
+from loquent.pipelines.text_generation import TextGenerationPipeline
+
+__all__ = ["TextGenerationPipeline", "pipeline"]
+
+_TASKS = {"text-generation": TextGenerationPipeline}
+
+
+def pipeline(
+    task: str | None = None,
+    model: Any = None,
+    *,
+    tokenizer: Any = None,
+    config: Any = None,
+    dtype: Any = None,
+    torch_dtype: Any = None,
+    device: Any = None,
+    device_map: Any = None,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    trust_remote_code: bool | None = None,
+    model_kwargs: dict[str, Any] | None = None,
+    **options: Any,
+) -> TextGenerationPipeline:
+    """A pipeline with a loaded model (https://huggingface.co/docs/transformers/main_classes/pipelines).
+
+    Args:
+        task: "text-generation", also where it is left out.
+        model: a name or folder, a model, a `TextModel`; None for the model in the package.
+        tokenizer: a name or folder, or a tokenizer; needed beside a model object, else the model's own.
+        config: a config instead of the folder's.
+        dtype, torch_dtype: the type of the weights, "auto" for the checkpoint's own; two names of one argument.
+        device, device_map: where the model runs: "cpu", "cuda:0", a number of a GPU (-1: the CPU), "auto".
+        revision, token, trust_remote_code, model_kwargs: passed to `from_pretrained`.
+        options: defaults for the calls: `batch_size`, `return_full_text`, `max_new_tokens`, ...
+
+    Raises:
+        ArgumentError: there is no such task, or arguments that cannot work together.
+        HubError, CheckpointError, ConfigError, TokenizerError: the model could not be found or read.
+    """
+    if task is not None and task not in _TASKS:
+        raise ArgumentError(f"task={task!r} is not available. There are: {', '.join(map(repr, sorted(_TASKS)))}.")
+    if device is not None and device_map is not None:
+        raise ArgumentError(f"device={device!r} and device_map={device_map!r} say the same twice. Pass one of them.")
+    hub = {"revision": revision, "token": token}
+    loading = {**hub, "config": config, "dtype": dtype, "torch_dtype": torch_dtype, **(model_kwargs or {})}
+    loading |= {"device_map": _device(device) if device is not None else device_map}
+    loading |= {} if trust_remote_code is None else {"trust_remote_code": trust_remote_code}
+    loading = {name: value for name, value in loading.items() if value is not None}
+    if model is None or isinstance(model, str | os.PathLike):
+        model, tokenizer = _loaded(model, tokenizer, loading, hub)
+    elif set(loading) - set(hub):
+        raise ArgumentError(f"{', '.join(sorted(set(loading) - set(hub)))} cannot change a model that is loaded.")
+    else:
+        model, tokenizer = _given(model, tokenizer, hub)
+    return _TASKS[task or "text-generation"](model, tokenizer, **options)
+
+
+def _device(device: Any) -> Any:
+    if isinstance(device, int):
+        return "cpu" if device < 0 else f"cuda:{device}"
+    return device
+
+
+def _loaded(name: Any, tokenizer: Any, loading: dict[str, Any], hub: dict[str, Any]) -> tuple[Any, Any]:
+    from loquent import AutoModelForCausalLM
+
+    if name is None:
+        from loquent.text import default_model
+
+        name = default_model()
+    tokenizer = _tokenizer(name if tokenizer is None else tokenizer, hub)
+    return AutoModelForCausalLM.from_pretrained(name, **loading), tokenizer
+
+
+def _given(model: Any, tokenizer: Any, hub: dict[str, Any]) -> tuple[Any, Any]:
+    from loquent.text import TextModel
+
+    if isinstance(model, TextModel):
+        return model.model, model.tokenizer if tokenizer is None else _tokenizer(tokenizer, hub)
+    if not hasattr(model, "open_backend"):
+        raise ArgumentError(
+            f"model is a {type(model).__module__}.{type(model).__name__}, which Loquent cannot run. Pass a name, a "
+            "folder, or a model that loquent.AutoModelForCausalLM loaded."
+        )
+    if tokenizer is None:
+        raise ArgumentError("tokenizer is missing: a model object does not bring one. Pass tokenizer=...")
+    return model, _tokenizer(tokenizer, hub)
+
+
+def _tokenizer(given: Any, hub: dict[str, Any]) -> Any:
+    from loquent.tokenization import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(given, **hub) if isinstance(given, str | os.PathLike) else given
