@@ -1,0 +1,10 @@
+"""The command line: `loquent generate`, `loquent chat`, `loquent doctor`; imported only when it is run."""
+
+from __future__ import annotations
+
+
+def main() -> None:
+    """The entry point of the `loquent` command."""
+    from loquent.cli.app import app
+
+    app(prog_name="loquent")

@@ -1,0 +1,146 @@
+"""What `loquent doctor` finds: facts of this machine and installation; prints nothing."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from loquent.errors import CheckpointError
+from loquent.version import __version__
+
+_LIBRARIES = ("numpy", "tokenizers", "safetensors", "huggingface_hub", "jinja2", "array-api-compat", "array-api-extra")
+_CPU_FEATURES = (
+    "avx2",
+    "avx512f",
+    "avx512_vnni",
+    "avx512_bf16",
+    "amx_bf16",
+    "amx_int8",
+    "asimd",
+    "bf16",
+    "i8mm",
+    "sve",
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One fact; a `remedy` where something needed is missing."""
+
+    name: str
+    value: str
+    remedy: str | None = None
+
+
+def findings() -> list[Finding]:
+    """Everything, in the order in which it is shown."""
+    return [
+        Finding("loquent", __version__),
+        Finding("python", f"{platform.python_version()} ({sys.executable})"),
+        Finding("system", platform.platform()),
+        *_libraries(),
+        _torch(),
+        _cpu(),
+        _memory(),
+        _gpu(),
+        *_hub(),
+        _default_model(),
+    ]
+
+
+def _libraries() -> Iterator[Finding]:
+    for name in _LIBRARIES:
+        version = _version(name)
+        remedy = None if version else f'needed and not installed. Run: pip install "{name}"'
+        yield Finding(name, version or "missing", remedy)
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _torch() -> Finding:
+    try:
+        import torch
+    except ImportError:
+        return Finding("torch backend", "missing", 'models need it to run. Run: pip install "loquent[torch]"')
+    return Finding("torch backend", f"{torch.__version__}, {torch.get_num_threads()} threads")
+
+
+def _cpu() -> Finding:
+    name, flags = platform.processor() or platform.machine(), set[str]()
+    information = Path("/proc/cpuinfo")
+    if information.exists():
+        fields = [line.partition(":") for line in information.read_text().splitlines()]
+        values = {key.strip(): value.strip() for key, _, value in reversed(fields)}
+        name = values.get("model name", name)
+        flags = set((values.get("flags") or values.get("Features") or "").split())
+    features = [feature for feature in _CPU_FEATURES if feature in flags]
+    return Finding("cpu", f"{name}, {os.cpu_count()} cores" + (f" ({', '.join(features)})" if features else ""))
+
+
+def _memory() -> Finding:
+    try:
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return Finding("memory", "unknown")
+    return Finding("memory", f"{_size(total)}, {_size(free)} free")
+
+
+def _gpu() -> Finding:
+    try:
+        import torch
+    except ImportError:
+        return Finding("gpu", "unknown without torch")
+    if not torch.cuda.is_available():
+        return Finding("gpu", "none that torch can use")
+    devices = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
+    return Finding("gpu", "; ".join(f"{device.name}, {_size(device.total_memory)}" for device in devices))
+
+
+def _hub() -> Iterator[Finding]:
+    from loquent.hub.resolve import is_offline
+
+    cache = _cache_folder()
+    size = sum(path.lstat().st_size for path in cache.rglob("*") if path.is_file() and not path.is_symlink())
+    yield Finding("cache of the hub", f"{cache} ({_size(size)})" if cache.exists() else f"{cache} (not there yet)")
+    yield Finding("offline mode", "on (HF_HUB_OFFLINE)" if is_offline({}) else "off")
+    if os.environ.get("HF_ENDPOINT"):
+        yield Finding("hub", os.environ["HF_ENDPOINT"])
+
+
+def _cache_folder() -> Path:
+    try:
+        from huggingface_hub.constants import HF_HUB_CACHE
+    except ImportError:
+        return Path.home() / ".cache/huggingface/hub"
+    return Path(HF_HUB_CACHE)
+
+
+def _default_model() -> Finding:
+    from loquent.text.loading import default_model
+
+    try:
+        folder = default_model()
+    except CheckpointError:
+        remedy = "not in this installation. Install Loquent again, or name a model with --model"
+        return Finding("default model", "missing", remedy)
+    return Finding("default model", str(folder))
+
+
+def _size(size: int) -> str:
+    amount = float(size)
+    for unit in ("B", "KiB", "MiB"):
+        if amount < 1024:
+            return f"{amount:.0f} {unit}"
+        amount /= 1024
+    return f"{amount:.1f} GiB"

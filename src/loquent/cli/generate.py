@@ -1,0 +1,93 @@
+"""`loquent generate`: continues texts, and prints them as they are written."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import closing
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from loquent.cli.failures import INTERRUPTED, reported
+from loquent.cli.loading import load_model
+from loquent.cli.options import ModelOptions, OutputOptions, WritingOptions
+from loquent.cli.rows import JsonEvents, JsonResults, Rows, TextRows
+from loquent.cli.statistics import Statistics
+from loquent.cli.terminal import Terminal
+from loquent.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from loquent.text import TextModel
+
+EPILOG = """[bold]Examples[/bold]
+
+loquent generate "Once upon a time"
+
+loquent generate --model openai-community/gpt2 --sample --temperature 0.8 --seed 1 "The sea was"
+
+cat story.txt | loquent generate --max-new-tokens 50 --stop "The end"
+
+loquent generate --json --num-return-sequences 3 --sample "A name for a cat:" | jq .text
+
+[bold]Exit codes[/bold]: 0 done, 1 failed, 2 wrong usage, 130 interrupted (what was written has been printed)."""
+
+
+def generate(
+    model: ModelOptions,
+    writing: WritingOptions,
+    output: OutputOptions,
+    prompts: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[PROMPT]...", help="Texts to continue; '-', or none, for the text from a pipe."),
+    ] = None,
+    echo: Annotated[
+        bool,
+        typer.Option("--echo/--no-echo", help="Print the prompt before its continuation.", rich_help_panel="Output"),
+    ] = True,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="With --json: a line for each event.", rich_help_panel="Output")
+    ] = False,
+) -> None:
+    """Continue one or several texts.
+
+    The text goes to stdout as it is written, statistics go to stderr. With --json each result is a line with
+    "prompt", "text" (what was written), "tokens", "finish_reason", "row"; with --json --stream each event is one, with
+    "row", "text", "tokens" and "finished".
+    """
+    terminal = Terminal(output.quiet)
+    with reported(terminal, output.debug):
+        if stream and not output.json:
+            raise ArgumentError("--stream is for --json: text is always printed as it is written.")
+        texts = [_from_pipe() if prompt == "-" else prompt for prompt in prompts or ["-"]]
+        loaded = load_model(model)
+        options = writing.for_generation(loaded.tokenizer)
+        rows: Rows
+        if output.json:
+            rows = JsonEvents(terminal) if stream else JsonResults(terminal, texts)
+        else:
+            rows = TextRows(terminal, texts if echo else [""] * len(texts))
+        _write(loaded, texts, options, rows, terminal)
+
+
+def _write(model: TextModel, texts: list[str], options: dict[str, Any], rows: Rows, terminal: Terminal) -> None:
+    statistics = Statistics()
+    interrupted = False
+    copies = options.get("num_return_sequences", model.model.generation_config.num_return_sequences)
+    rows.begin(copies)
+    try:
+        with closing(model.events(texts, **options)) as events:
+            for event in events:
+                statistics.count(event.tokens)
+                rows.take(event)
+    except KeyboardInterrupt:
+        interrupted = True
+    rows.end()
+    terminal.notice(str(statistics))
+    if interrupted:
+        raise typer.Exit(INTERRUPTED)
+
+
+def _from_pipe() -> str:
+    if sys.stdin.isatty():
+        raise ArgumentError('a prompt is missing. Pass one, as in: loquent generate "Once upon a time"')
+    return sys.stdin.read().removesuffix("\n")

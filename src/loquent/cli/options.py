@@ -1,0 +1,175 @@
+"""The options of the commands, as data: each is written once, and a command takes the groups that it needs.
+
+`with_groups` turns a command that takes groups into one whose options are all of theirs.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from enum import Enum
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from loquent.errors import ArgumentError
+
+
+class PrecisionName(str, Enum):
+    """What `--precision` takes."""
+
+    auto = "auto"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+def _option(panel: str, *names: str, **settings: Any) -> Any:
+    return typer.Option(*names, rich_help_panel=panel, show_default=settings.pop("show_default", False), **settings)
+
+
+_MODEL, _WRITING, _OUTPUT = "Model", "Writing", "Output"
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """Which model, and where it runs."""
+
+    model: Annotated[
+        str | None,
+        _option(
+            _MODEL, "--model", "-m", metavar="TEXT", help="A folder, or a name on the hub. (default: the package's own)"
+        ),
+    ] = None
+    revision: Annotated[str | None, _option(_MODEL, metavar="TEXT", help="A branch, tag or commit of the model.")] = (
+        None
+    )
+    precision: Annotated[
+        PrecisionName, _option(_MODEL, "--precision", "--dtype", help="The type of the weights.", show_default=True)
+    ] = PrecisionName.auto
+    device: Annotated[
+        str | None, _option(_MODEL, metavar="TEXT", help="cpu, cuda, cuda:1. (default: a GPU if there is one)")
+    ] = None
+    offline: Annotated[bool, _option(_MODEL, "--offline", help="Never ask the hub.")] = False
+
+
+@dataclass(frozen=True)
+class WritingOptions:
+    """How the model writes: what is left out is as the model's own generation config says."""
+
+    max_new_tokens: Annotated[
+        int | None,
+        _option(_WRITING, "--max-new-tokens", "-n", min=1, metavar="N", help="The most to write. (default: 256)"),
+    ] = None
+    min_new_tokens: Annotated[int | None, _option(_WRITING, min=0, metavar="N", help="The least to write.")] = None
+    max_time: Annotated[float | None, _option(_WRITING, min=0, metavar="X", help="Stop after so many seconds.")] = None
+    stop: Annotated[
+        list[str] | None,
+        _option(_WRITING, "--stop", metavar="TEXT", help="Stop before this text. May be given several times."),
+    ] = None
+    do_sample: Annotated[
+        bool | None,
+        _option(_WRITING, "--sample/--greedy", help="Draw tokens at random, or take the likeliest ones."),
+    ] = None
+    seed: Annotated[int | None, _option(_WRITING, min=0, metavar="N", help="Makes random choices repeatable.")] = None
+    temperature: Annotated[
+        float | None,
+        _option(_WRITING, "--temperature", "-t", min=0, metavar="X", help="Below 1: bolder; above: more varied."),
+    ] = None
+    top_k: Annotated[int | None, _option(_WRITING, min=0, metavar="N", help="Draw among the k likeliest tokens.")] = (
+        None
+    )
+    top_p: Annotated[
+        float | None,
+        _option(_WRITING, min=0, max=1, metavar="X", help="Draw among the likeliest tokens that sum to p."),
+    ] = None
+    min_p: Annotated[
+        float | None,
+        _option(_WRITING, min=0, max=1, metavar="X", help="Draw among tokens of p times the best one's probability."),
+    ] = None
+    repetition_penalty: Annotated[
+        float | None, _option(_WRITING, metavar="X", help="Above 1: make tokens that were there already less likely.")
+    ] = None
+    no_repeat_ngram_size: Annotated[
+        int | None,
+        _option(_WRITING, "--no-repeat-ngram", min=0, metavar="N", help="Never write so many tokens in a row twice."),
+    ] = None
+    bad_words: Annotated[
+        list[str] | None,
+        _option(_WRITING, "--bad-word", metavar="TEXT", help="Never write this. May be given several times."),
+    ] = None
+    num_beams: Annotated[int | None, _option(_WRITING, min=1, metavar="N", help="Search with so many beams.")] = None
+    length_penalty: Annotated[
+        float | None, _option(_WRITING, metavar="X", help="With beams: above 0 favours long texts, below 0 short ones.")
+    ] = None
+    num_return_sequences: Annotated[
+        int | None, _option(_WRITING, "--num-return-sequences", "-k", min=1, metavar="N", help="Texts for each prompt.")
+    ] = None
+
+    def for_generation(self, tokenizer: Any) -> dict[str, Any]:
+        """The arguments of `generate()` that the options mean; only those that were given."""
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        given = {name: value for name, value in given.items() if value not in (None, [])}
+        stop, bad_words = given.pop("stop", None), given.pop("bad_words", None)
+        if stop:
+            given["stop_strings"] = stop
+        if bad_words:
+            given["bad_words_ids"] = _ids_of_words(bad_words, tokenizer)
+        draws = sorted({"temperature", "top_k", "top_p", "min_p"} & set(given))
+        if draws and self.do_sample is False:
+            named = ", ".join(f"--{name.replace('_', '-')}" for name in draws)
+            raise ArgumentError(f"--greedy takes no random choices, which {named} would shape. Leave one of them out.")
+        return {**given, "do_sample": True} if draws and not self.num_beams else given
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """What is printed besides the text."""
+
+    json: Annotated[bool, _option(_OUTPUT, "--json", help="Print one JSON object a result.")] = False
+    quiet: Annotated[bool, _option(_OUTPUT, "--quiet", "-q", help="No statistics and notices on stderr.")] = False
+    debug: Annotated[bool, _option(_OUTPUT, "--debug", help="Show the traceback of an error.")] = False
+
+
+def _ids_of_words(words: list[str], tokenizer: Any) -> list[list[int]]:
+    # A word is another token at the beginning of a text than behind a space.
+    spelled = [text for word in words for text in (word, f" {word.lstrip()}")]
+    ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in spelled]
+    return [list(row) for row in dict.fromkeys(map(tuple, ids)) if row]
+
+
+def with_groups(command: Callable[..., None]) -> Callable[..., None]:
+    """A command whose parameters that are option groups are replaced by the groups' fields."""
+    parameters: list[inspect.Parameter] = []
+    groups: dict[str, Any] = {}
+    hints = get_type_hints(command, include_extras=True)
+    for name, parameter in inspect.signature(command).parameters.items():
+        if is_dataclass(hints[name]):
+            groups[name] = hints[name]
+            parameters += _parameters_of(hints[name])
+        else:
+            parameters.append(parameter.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY))
+
+    def flat(**values: Any) -> None:
+        made = {name: _made(group, values) for name, group in groups.items()}
+        taken = {field.name for group in groups.values() for field in fields(group)}
+        command(**{name: value for name, value in values.items() if name not in taken}, **made)
+
+    flat.__name__, flat.__doc__ = command.__name__, command.__doc__
+    flat.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    flat.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return flat
+
+
+def _parameters_of(group: Any) -> list[inspect.Parameter]:
+    hints = get_type_hints(group, include_extras=True)
+    kind = inspect.Parameter.KEYWORD_ONLY
+    return [
+        inspect.Parameter(field.name, kind, default=field.default, annotation=hints[field.name])
+        for field in fields(group)
+    ]
+
+
+def _made(group: Any, values: Mapping[str, Any]) -> Any:
+    return group(**{field.name: values[field.name] for field in fields(group)})
