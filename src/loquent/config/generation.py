@@ -375,7 +375,8 @@ class GenerationConfig(JsonFile):
         }
         made: G = cls.from_dict(stored)
         if any((made.output_attentions, made.output_hidden_states, made.output_scores, made.output_logits)):
-            made._put_all({"return_dict_in_generate": True})
+            # Not an assignment: nobody asked for it.
+            made.__dict__["return_dict_in_generate"] = True
         made._extra["_from_model_config"] = True
         return made
 
