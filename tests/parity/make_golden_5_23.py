@@ -42,6 +42,11 @@ _LLAMA3 = {
     "rope_theta": 10000.0,
 }
 
+_LONGROPE = {
+    "rope_type": "longrope", "short_factor": [1.0, 1.5], "long_factor": [1.2, 6.0], "rope_theta": 10000.0,
+    "original_max_position_embeddings": 8,
+}
+
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "doge-experts": ("doge", _EXPERTS),
     "doge-experts-normalized": (
@@ -67,6 +72,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "doge": ("doge", {**_SHAPE, "rope_parameters": {"rope_type": "linear", "factor": 3.0, "rope_theta": 10000.0}}),
     "llama": ("llama", {**_SHAPE, "num_key_value_heads": 2, "rope_parameters": _YARN}),
     "llama-llama3": ("llama", {**_SHAPE, "attention_bias": True, "rope_parameters": _LLAMA3}),
+    "llama-longrope": ("llama", {**_SHAPE, "num_key_value_heads": 1, "rope_parameters": _LONGROPE}),
     "gpt_neox": (
         "gpt_neox",
         {**_SHAPE, "rope_parameters": {"rope_type": "default", "rope_theta": 300.0, "partial_rotary_factor": 0.5}},
