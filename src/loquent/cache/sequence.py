@@ -53,6 +53,8 @@ class Sequence:
 
     def fork(self) -> Sequence:
         """A second sequence with the same tokens; both share every page until one of them writes to it."""
+        if self.closed:
+            raise ValueError("a closed sequence cannot be forked")
         twin = Sequence(self._pool, span=self.span, prefixes=self._prefixes, salt=self.salt)
         twin._buffer, twin._length, twin._pages = self._buffer.copy(), self._length, list(self._pages)
         twin._keys, twin.family = list(self._keys), self.family
@@ -63,6 +65,8 @@ class Sequence:
 
     def rewind(self, length: int) -> None:
         """Forget the tokens from `length` on and give back the pages that they alone used."""
+        if not 0 <= length <= self._length:
+            raise ValueError(f"a sequence of {self._length} tokens cannot be rewound to {length}")
         kept = self._pool.pages_for(length)
         for page in self._pages[kept:]:
             self._release(page)

@@ -40,6 +40,9 @@ _NOT_YET: dict[str, Any] = {
     "watermarking_config": None,
     "exponential_decay_length_penalty": None,
     "renormalize_logits": False,
+    "remove_invalid_values": False,
+    "encoder_repetition_penalty": 1.0,
+    "encoder_no_repeat_ngram_size": 0,
     "output_attentions": False,
     "output_hidden_states": False,
     "output_scores": False,
@@ -76,7 +79,7 @@ def resolve(config: GenerationConfig, prompt: Sequence[int], seed: int, around: 
     if branches > 1 and not sampled:
         raise ArgumentError(
             f"num_return_sequences={branches} makes equal sequences in greedy search. "
-            "Pass do_sample=True or num_beams of at least as many."
+            "Pass do_sample=True (and a temperature above 0), or num_beams of at least as many."
         )
     strategy: Callable[[Task], Strategy] = one_by_one
     if beams:
@@ -93,7 +96,7 @@ def resolve(config: GenerationConfig, prompt: Sequence[int], seed: int, around: 
         sampled=sampled,
         returned=config.num_return_sequences if beams else 1,
         branches=config.num_beams,
-        context=around.max_positions if around.slide else None,
+        context=_sliding_context(config, len(prompt) + new_tokens, around),
     )
     return [replace(decoding, seed=branch_seed(seed, branch)) for branch in range(branches)]
 
@@ -123,10 +126,25 @@ def max_new_tokens(config: GenerationConfig, prompt: int, around: Surroundings) 
     return wanted
 
 
+def _sliding_context(config: GenerationConfig, whole: int, around: Surroundings) -> int | None:
+    """The positions over which a request slides, None where it fits into them."""
+    if not around.slide or around.max_positions is None or whole <= around.max_positions:
+        return None
+    if config.num_beams > 1:
+        raise ContextLengthError(
+            f"The prompt and its new tokens are {whole}, the model has {around.max_positions} positions, and "
+            f'num_beams={config.num_beams} does not go with context_overflow="slide". Ask for fewer tokens, or pass '
+            "num_beams=1."
+        )
+    return around.max_positions
+
+
 def _check_supported(config: GenerationConfig) -> None:
     for name, off in _NOT_YET.items():
         if getattr(config, name) != off:
             raise ArgumentError(f"{name}={getattr(config, name)!r} is not supported yet. Leave it at {off!r}.")
+    if config.cache_implementation == "quantized":
+        raise ArgumentError("cache_implementation='quantized' is not supported yet. Leave it at None.")
     if config.num_beams > 1 and config.do_sample:
         raise ArgumentError(
             f"num_beams={config.num_beams} with do_sample=True (beam-search sampling) is not supported yet. "
@@ -176,11 +194,12 @@ def _rules(
         yield rules.RepetitionPenalty(config.repetition_penalty)
     if config.no_repeat_ngram_size:
         yield rules.NoRepeatNgrams(config.no_repeat_ngram_size)
-    words = tuple(tuple(word) for word in config.bad_words_ids or () if len(word) > 1 or word[0] not in ends)
+    words = tuple(tuple(word) for word in config.bad_words_ids or () if len(word) != 1 or word[0] not in ends)
     if words:
         yield rules.BadWords(_within(words, "bad_words_ids", around))
-    if ends and (config.min_length > prompt or config.min_new_tokens):
-        yield rules.MinLength(ends, config.min_length, config.min_new_tokens or 0)
+    known_ends = tuple(token for token in ends if 0 <= token < around.vocabulary)
+    if known_ends and (config.min_length > prompt or config.min_new_tokens):
+        yield rules.MinLength(known_ends, config.min_length, config.min_new_tokens or 0)
     yield from _given_tokens(config, prompt, new_tokens, around)
     if around.processors:
         yield rules.Custom(around.processors)
@@ -190,9 +209,11 @@ def _rules(
 
 def _given_tokens(config: GenerationConfig, prompt: int, new_tokens: int, around: Surroundings) -> Iterator[rules.Rule]:
     if config.forced_bos_token_id is not None:
-        yield rules.ForcedBegin(config.forced_bos_token_id)
+        [[token]] = _within(((config.forced_bos_token_id,),), "forced_bos_token_id", around)
+        yield rules.ForcedBegin(token)
     if config.forced_eos_token_id is not None:
-        yield rules.ForcedEnd(as_tuple(config.forced_eos_token_id), prompt + new_tokens)
+        [tokens] = _within((as_tuple(config.forced_eos_token_id),), "forced_eos_token_id", around)
+        yield rules.ForcedEnd(tokens, prompt + new_tokens)
     if config.suppress_tokens:
         [tokens] = _within((tuple(config.suppress_tokens),), "suppress_tokens", around)
         yield rules.Suppress(tokens)
@@ -214,6 +235,8 @@ def _warpers(config: GenerationConfig) -> Iterator[rules.Rule]:
 
 
 def _within(words: tuple[tuple[int, ...], ...], argument: str, around: Surroundings) -> tuple[tuple[int, ...], ...]:
+    if not all(words):
+        raise ArgumentError(f"{argument} has an empty list of tokens. Leave it out.")
     bad = next((token for word in words for token in word if not 0 <= token < around.vocabulary), None)
     if bad is not None:
         raise ArgumentError(f"{argument} names the token {bad}; the vocabulary is 0 to {around.vocabulary - 1}.")

@@ -34,6 +34,7 @@ class Likelihood:
 
 
 Want = Next | Top | Scores | Likelihood
+WANTS: tuple[type[Want], ...] = (Next, Top, Scores, Likelihood)
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,6 +20,8 @@ from loquent.errors import ArgumentError
 Row = tuple[int, PendingRead]
 """The number of a row of logits, and the read that it answers."""
 
+_NO_NUMBERS = "the model's logits are not numbers (NaN). Its weights may be damaged, or its dtype too narrow."
+
 
 def deliver(shares: Sequence[Share], logits: Array) -> None:
     """Answer every read that a step has completed; a failure fails the request that caused it, and no other.
@@ -73,7 +75,7 @@ def _processed(rows: list[Row], logits: Array, normalized: bool) -> Array:
 def _context(pending: PendingRead) -> Context:
     task, tokens = pending.request.task, pending.read.sequence.tokens
     if task.decoding.context:  # the sequence may have lost its beginning
-        return Context(tokens, len(tokens) - len(task.output))
+        tokens = np.concatenate([task.prompt, np.asarray(task.output, np.int64)])
     return Context(tokens, len(task.prompt))
 
 
@@ -101,9 +103,7 @@ def _check(scores: Array) -> None:
     """Refuses what cannot be chosen from: rules that leave nothing, and logits that are no numbers."""
     highest = to_numpy(namespace(scores).max(scores, axis=-1))
     if np.isnan(highest).any():
-        raise ArgumentError(
-            "the model's logits are not numbers (NaN). Its weights may be damaged, or its dtype too narrow."
-        )
+        raise ArgumentError(_NO_NUMBERS)
     if (highest == -math.inf).any():
         raise ArgumentError(
             "the rules leave no token to choose. Relax bad_words_ids, suppress_tokens or the processors."
@@ -112,7 +112,10 @@ def _check(scores: Array) -> None:
 
 def _top(rows: list[Row], logits: Array) -> list[Any]:
     counts = [pending.read.want.count for _, pending in rows if isinstance(pending.read.want, Top)]
-    return best(_processed(rows, logits, normalized=True), counts)
+    candidates = best(_processed(rows, logits, normalized=True), counts)
+    if any(np.isnan(answer.scores).any() for answer in candidates):  # they count as the largest
+        raise ArgumentError(_NO_NUMBERS)
+    return candidates
 
 
 def _scores(rows: list[Row], logits: Array) -> list[Any]:

@@ -68,7 +68,7 @@ class Engine:
         request = Request(Task(tokens, decoding, open=lambda: self._open(request)), pages)
         with self._lock:
             self.scheduler.waiting.append(request)
-        return Handle(request, self._cancel)
+        return Handle(request, self._cancel, self._lock)
 
     def step(self) -> bool:
         """One step of everything that runs. Returns whether anything is left to do."""
@@ -154,13 +154,14 @@ class Engine:
         try:
             segments = self._segments(shares)
             forward = self.backend.run(self._store, segments)
-        except Exception as error:  # what broke the pass breaks the requests that were in it, and no others
+            self.steps += 1
+            self._complete(shares, segments, forward)
+        except BaseException as error:  # what broke the pass breaks the requests that were in it, and no others
             for share in shares:
                 if not share.pending.request.done:
                     share.pending.request.fail(error)
-            return
-        self.steps += 1
-        self._complete(shares, segments, forward)
+            if not isinstance(error, Exception):
+                raise  # an interrupt is for the thread that it reached
 
     def _segments(self, shares: list[Share]) -> list[Segment]:
         segments, copies = [], []

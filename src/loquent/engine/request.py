@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
 from loquent.cache import Sequence
 from loquent.decoding.task import Hypothesis, Read, Strategy, Task
-from loquent.decoding.wants import Likelihood
+from loquent.decoding.wants import WANTS, Likelihood
 from loquent.errors import RequestCancelledError
 
 
@@ -66,27 +67,46 @@ class Request:
     def finish(self) -> None:
         """Close the strategy and give every page back."""
         self.done, self.reads = True, []
-        if self.strategy is not None:
-            self.strategy.close()
-        for sequence in list(self.sequences):
-            sequence.close()
+        try:
+            if self.strategy is not None:
+                self.strategy.close()
+        finally:
+            for sequence in list(self.sequences):
+                sequence.close()
 
     def _resume(self, run: Callable[[Strategy], list[Read]]) -> None:
         if self.strategy is None:
             return
         try:
-            self.reads = [PendingRead(self, read) for read in run(self.strategy)]
+            reads = run(self.strategy)
+            _check(reads)
+            self.reads = [PendingRead(self, read) for read in reads]
         except StopIteration:
             self.finish()
         except Exception as error:  # a strategy's or a caller's criterion's failure is this request's alone
             self.fail(error)
 
 
+def _check(reads: list[Read]) -> None:
+    """Refuses reads that would never be answered or would lose pages; a strategy's author made a mistake then."""
+    sequences = {id(read.sequence) for read in reads}
+    if not reads or len(sequences) < len(reads):
+        raise ValueError("a strategy must read one sequence or more, and each of them once at a time")
+    for read in reads:
+        if read.sequence.closed:
+            raise ValueError("a strategy has read a sequence that it had closed")
+        if not len(read.tokens):
+            raise ValueError("a strategy has read no tokens; a read needs one or more")
+        if type(read.want) not in WANTS:
+            known = ", ".join(want.__name__ for want in WANTS)
+            raise ValueError(f"a strategy wants {read.want!r}; it can want {known}")
+
+
 class Handle:
     """What the owner of a request holds: its new tokens as they come, its results, and the means to cancel it."""
 
-    def __init__(self, request: Request, cancel: Callable[[Request], None]) -> None:
-        self._request, self._cancel = request, cancel
+    def __init__(self, request: Request, cancel: Callable[[Request], None], lock: AbstractContextManager[Any]) -> None:
+        self._request, self._cancel, self._lock = request, cancel, lock
         self._taken = 0
 
     @property
@@ -101,11 +121,19 @@ class Handle:
 
     def new_tokens(self) -> list[int]:
         """The tokens committed since the last call; raises what made the request fail."""
-        if self._request.error:
-            raise self._request.error
-        tokens = self._request.task.output[self._taken :]
-        self._taken += len(tokens)
-        return tokens
+        return self.news()[0]
+
+    def news(self) -> tuple[list[int], bool]:
+        """The tokens committed since the last call, and whether they are the last; raises what made the request fail.
+
+        Both are of one moment, even where other threads step the engine.
+        """
+        with self._lock:
+            if self._request.error:
+                raise self._request.error
+            tokens = self._request.task.output[self._taken :]
+            self._taken += len(tokens)
+            return tokens, self._request.done
 
     def result(self) -> list[Hypothesis]:
         """The hypotheses, best first; raises what made the request fail.

@@ -118,8 +118,11 @@ def stream(
 
     def events() -> Generator[StreamEvent, None, None]:
         try:
+            yield StreamEvent(-1, ())
             yield from run.events()
         finally:
             run.cancel()
 
-    return events()
+    news = events()
+    next(news)  # it is inside `try` from here on, so that closing it before its first event cancels too
+    return news

@@ -51,15 +51,14 @@ def read_prompts(inputs: Any, kwargs: dict[str, Any], config: GenerationConfig) 
     unknown = set(given) - {"input_ids", "attention_mask", *_WITHOUT_EFFECT, *_NOT_TAKEN}
     if unknown:
         raise ArgumentError(f"inputs has {sorted(unknown)}, which text generation does not take. Leave them out.")
-    ids = given.get("input_ids")
+    ids, mask = given.get("input_ids"), given.get("attention_mask")
     if ids is None:
         if config.bos_token_id is None:
             raise ArgumentError("inputs is missing, and the model has no BOS token to start from. Pass input_ids.")
-        ids = [[config.bos_token_id]]
-    columns, mask = _columns(ids, config)
-    if given.get("attention_mask") is not None:
-        mask = _checked_mask(given["attention_mask"], columns)
-    rows = [row[keep] for row, keep in zip(columns, mask)]
+        ids, mask = [[config.bos_token_id]], [[1]]
+    columns, present = _columns(ids, config)
+    kept = present & (_not_padding(columns, config) if mask is None else _checked_mask(mask, columns, present))
+    rows = [row[keep] for row, keep in zip(columns, kept)]
     empty = next((number for number, row in enumerate(rows) if not len(row)), None)
     if empty is not None:
         raise ArgumentError(f"row {empty} of the inputs has no tokens. Give it at least one, such as BOS.")
@@ -67,41 +66,75 @@ def read_prompts(inputs: Any, kwargs: dict[str, Any], config: GenerationConfig) 
 
 
 def _columns(ids: Any, config: GenerationConfig) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """The ids as (rows, length), and which of them are tokens."""
-    if isinstance(ids, list) and ids and all(isinstance(row, list) for row in ids):
-        length = max(map(len, ids))
-        columns = np.full((len(ids), length), pad_token(config), np.int64)
-        for row, own in zip(columns, ids):
-            row[length - len(own) :] = _integers(np.asarray(own)) if own else ()
-        return columns, np.arange(length) >= length - np.array([[len(own)] for own in ids])
-    if isinstance(ids, str) or (isinstance(ids, list) and any(isinstance(row, str) for row in ids)):
+    """The ids as (rows, length), and which of them were given; lists of different lengths end in the same column."""
+    if _is_nested(ids):
+        return _aligned("input_ids", ids, pad_token(config))
+    if isinstance(ids, str) or (isinstance(ids, list | tuple) and any(isinstance(row, str) for row in ids)):
         raise ArgumentError("inputs are texts. Pass the ids that the model's tokenizer makes of them.")
-    columns = _integers(to_numpy(ids))
+    columns = _integers("input_ids", ids)
     if columns.ndim == 1:
         columns = columns[None, :]
     if columns.ndim != 2 or not columns.shape[0]:
         raise ArgumentError(f"input_ids has shape {tuple(columns.shape)}. Pass (rows, length), at least one row.")
-    pad = config.pad_token_id
-    if pad is not None and pad not in as_tuple(config.eos_token_id):
-        return columns, columns != pad
     return columns, np.ones(columns.shape, np.bool_)
 
 
-def _integers(ids: NDArray[Any]) -> NDArray[np.int64]:
-    if ids.size and not np.issubdtype(ids.dtype, np.integer):
-        raise ArgumentError(f"input_ids are of type {ids.dtype}. Pass integer ids.")
-    return ids.astype(np.int64)
+def _not_padding(columns: NDArray[np.int64], config: GenerationConfig) -> NDArray[np.bool_]:
+    """Which ids are tokens where no mask says so: all but the pad token, if that is not an end token as well."""
+    pad = config.pad_token_id
+    if pad is None or pad in as_tuple(config.eos_token_id):
+        return np.ones(columns.shape, np.bool_)
+    tokens: NDArray[np.bool_] = columns != pad
+    return tokens
 
 
-def _checked_mask(mask: Any, columns: NDArray[np.int64]) -> NDArray[np.bool_]:
-    array = np.asarray(mask) if isinstance(mask, list) else to_numpy(mask)
-    if array.ndim == 1:
-        array = array[None, :]
-    if array.shape != columns.shape:
+def _is_nested(values: Any) -> bool:
+    """Whether it is a list of rows."""
+    return isinstance(values, list | tuple) and any(isinstance(row, list | tuple) or np.ndim(row) for row in values)
+
+
+def _aligned(argument: str, rows: Any, fill: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Rows of any lengths as (rows, length), filled on the left, and where they are."""
+    arrays = [_integers(argument, row) for row in rows]
+    if any(array.ndim != 1 for array in arrays):
+        raise ArgumentError(f"{argument} is nested too deeply. Pass a list of rows, each of them a list of integers.")
+    length = max(map(len, arrays))
+    columns = np.full((len(arrays), length), fill, np.int64)
+    filled = np.zeros((len(arrays), length), np.bool_)
+    for array, row, known in zip(arrays, columns, filled):
+        row[length - len(array) :] = array
+        known[length - len(array) :] = True
+    return columns, filled
+
+
+def _integers(argument: str, values: Any) -> NDArray[np.int64]:
+    array = _array(argument, values)
+    if array.size and not np.issubdtype(array.dtype, np.integer):
+        raise ArgumentError(f"{argument} are of type {array.dtype}. Pass integers.")
+    return array.astype(np.int64)
+
+
+def _array(argument: str, values: Any) -> NDArray[Any]:
+    try:
+        return to_numpy(values)
+    except (TypeError, ValueError) as error:
+        raise ArgumentError(f"{argument} make no array: {error}. Pass integers, (rows, length).") from error
+
+
+def _checked_mask(mask: Any, columns: NDArray[np.int64], present: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    values: NDArray[Any]
+    if _is_nested(mask):
+        values, known = _aligned("attention_mask", mask, 0)
+        fits = np.array_equal(known, present)
+    else:
+        values = _array("attention_mask", mask)
+        values = values[None, :] if values.ndim == 1 else values
+        fits = values.shape == columns.shape
+    if not fits:
         raise ArgumentError(
-            f"attention_mask has shape {tuple(array.shape)}, but input_ids {tuple(columns.shape)}. Make them equal."
+            f"attention_mask has shape {tuple(values.shape)}, but input_ids {tuple(columns.shape)}. Make them equal."
         )
-    kept: NDArray[np.bool_] = array != 0
+    kept: NDArray[np.bool_] = values != 0
     return kept
 
 

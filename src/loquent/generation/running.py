@@ -57,9 +57,16 @@ class Run:
         live = list(enumerate(self.handles))
         while live:
             self.engine.step()
+            ended = set()
             for number, handle in live:
-                yield from _news(handle, number * each)
-            live = [(number, handle) for number, handle in live if not handle.done]
+                tokens, last = handle.news()
+                if last:
+                    ended.add(number)
+                if tokens or last:
+                    yield StreamEvent(number * each, tuple(tokens), handle.reason if last else None)
+                if last:
+                    yield from _others(handle, number * each)
+            live = [(number, handle) for number, handle in live if number not in ended]
         self._tidy()
 
     def results(self) -> list[Hypothesis]:
@@ -78,13 +85,10 @@ class Run:
             self.engine.release_memory()
 
 
-def _news(handle: Handle, first_row: int) -> Iterator[StreamEvent]:
-    tokens = handle.new_tokens()
-    if tokens:
-        yield StreamEvent(first_row, tuple(tokens), handle.reason if handle.done else None)
-    if handle.done:
-        for offset, hypothesis in enumerate(handle.result()[1:], 1):
-            yield StreamEvent(first_row + offset, hypothesis.tokens, hypothesis.reason)
+def _others(handle: Handle, first_row: int) -> Iterator[StreamEvent]:
+    """The hypotheses of a handle behind its best, which come when it is done."""
+    for offset, hypothesis in enumerate(handle.result()[1:], 1):
+        yield StreamEvent(first_row + offset, hypothesis.tokens, hypothesis.reason)
 
 
 def start(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from numbers import Integral
 from typing import Any
 
 from loquent.config import GenerationConfig
@@ -28,22 +29,22 @@ def merged(model: GenerationConfig, given: Any, kwargs: dict[str, Any]) -> Gener
     return config
 
 
-def row_seeds(seed: int | list[int] | None, config: GenerationConfig, rows: int) -> list[int]:
+def row_seeds(seed: Any, config: GenerationConfig, rows: int) -> list[int]:
     """A seed for each row.
 
     Raises:
         ArgumentError: a seed is negative or no integer, or there is not one for each row.
     """
-    seeds = config.seed if seed is None else seed
+    seeds: Any = config.seed if seed is None else seed
     if seeds is None:
         return [fresh_seed() for _ in range(rows)]
-    listed = [seeds] * rows if isinstance(seeds, int) else list(seeds)
+    listed = list(seeds) if isinstance(seeds, Iterable) and not isinstance(seeds, str) else [seeds] * rows
     if len(listed) != rows:
         raise ArgumentError(f"seed has {len(listed)} values for {rows} rows. Pass one integer, or one for each row.")
-    bad = [value for value in listed if isinstance(value, bool) or not isinstance(value, int) or value < 0]
+    bad = [value for value in listed if isinstance(value, bool) or not isinstance(value, Integral) or value < 0]
     if bad:
         raise ArgumentError(f"seed={bad[0]!r} must be a non-negative integer.")
-    return listed
+    return [int(value) for value in listed]
 
 
 def callables(value: Any, argument: str) -> tuple[Any, ...]:

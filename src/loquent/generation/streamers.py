@@ -23,9 +23,7 @@ class StreamerFeed:
 
     def begin(self) -> None:
         """Put the prompts."""
-        copies = self._run.copies
-        rows = [row for row in self._run.prompts.columns.tolist() for _ in range(copies)]
-        self._put(rows)
+        self._put(self._run.prompts.columns)
 
     def take(self, event: StreamEvent) -> None:
         """Put the columns that the event completes."""

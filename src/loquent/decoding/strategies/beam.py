@@ -16,6 +16,7 @@ import numpy as np
 from loquent.cache import Sequence
 from loquent.decoding.task import Hypothesis, Read, Strategy, Task
 from loquent.decoding.wants import Candidates, Top
+from loquent.errors import ArgumentError
 
 EarlyStopping = bool | Literal["never"]
 
@@ -53,6 +54,11 @@ def beam_search(task: Task, *, width: int, length_penalty: float, early_stopping
             break
         sequences = advance(sequences, beams)
         feeds = [np.array(beam.tokens[-1:], np.int64) for beam in beams]
+    if len(finished) < task.decoding.returned:
+        raise ArgumentError(
+            f"the rules leave {len(finished)} continuations, where num_return_sequences={task.decoding.returned} are "
+            "asked for. Relax bad_words_ids, suppress_tokens or the processors, or ask for fewer."
+        )
     task.rank(finished[: task.decoding.returned])
 
 
