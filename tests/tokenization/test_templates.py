@@ -50,16 +50,22 @@ WITH_TOOLS = """
   {%- if message.role == 'stop' %}{% break %}{% else %}{% continue %}{% endif %}
 {%- endfor %}
 {{- messages|map(attribute='role')|join(',') }}{{ messages|selectattr('role', 'equalto', 'user')|list|length }}
-{{- messages|rejectattr('role', 'in', ['user'])|map(attribute='content')|first }}{{ messages|groupby('role')|length }}"""
+{{- messages|rejectattr('role', 'in', ['user'])|map(attribute='content')|first }}
+{{- messages|groupby('role')|length }}"""
 LANGUAGE = """{{ '%s-%d' % ('a', 3) }}{{ '{} {:>5}'.format('q', 7) }}{{ 'abc'|replace('b', 'B')|capitalize|title }}
-{{- [3, 1, 2]|sort|join('-') }}{{ {'b': 1, 'a': 2}|dictsort }}{{ none }}{{ true }}{{ 1.5 }}{{ [1, 'a', none, {'x': 2}] }}
+{{- [3, 1, 2]|sort|join('-') }}{{ {'b': 1, 'a': 2}|dictsort }}{{ none }}{{ true }}{{ 1.5 }}
+{{- [1, 'a', none, {'x': 2}] }}
 {{- 'a b c'.split(' ') }}{{ messages[0].get('nothing', 'default') }}{{ messages[0].nothing }}{{ nothing }}{{ 5 // 2 }}
 {{- 2**5 }}{{ -3 }}{{ 'x' if false }}{{ 7 / 2 }}{{ 'ab' * 2 }}{{ [1] + [2] }}{{ 'hello'[1:3] }}{{ 'hello'[-1] }}
-{{- range(3)|list }}{{ (1, 2) }}{{ 'q'|default('z') }}{{ zz|default('z') }}{{ ''|default('e', true) }}{{ 'x' in 'xyz' }}
-{{- 1 < 2 < 3 }}{{ dict(a=1) }}{{ 'a\\nb'|indent(2) }}{{ 3.7|int }}{{ '4'|int + 1 }}{{ 3|string + '!' }}{{ 2.345|round(1) }}
-{{- [1, 2, 3]|sum }}{{ [1, 2, 3]|last }}{{ 'abc'|reverse }}{{ [1, 2, 2]|unique|list }}{{ [1, 2, 3]|batch(2)|list }}
+{{- range(3)|list }}{{ (1, 2) }}{{ 'q'|default('z') }}{{ zz|default('z') }}{{ ''|default('e', true) }}
+{{- 'x' in 'xyz' }}
+{{- 1 < 2 < 3 }}{{ dict(a=1) }}{{ 'a\\nb'|indent(2) }}{{ 3.7|int }}{{ '4'|int + 1 }}{{ 3|string + '!' }}
+{{- 2.345|round(1) }}
+{{- [1, 2, 3]|sum }}{{ [1, 2, 3]|last }}{{ 'abc'|reverse }}{{ [1, 2, 2]|unique|list }}
+{{- [1, 2, 3]|batch(2)|list }}
 {{- '<&>'|e }}{{ 'a'|safe }}{{ [1, 2, 3]|min }}{{ 'abc'|length }}{{ 'héllo'|tojson }}{{ 'x'.join(['a', 'b']) }}
-{{- 'abc' is string }}{{ {'a': 1} is mapping }}{{ [1, 2]|select('odd')|list }}{{ 'a-b'|wordcount }}{{ 'abcdef'|truncate(4) }}
+{{- 'abc' is string }}{{ {'a': 1} is mapping }}{{ [1, 2]|select('odd')|list }}{{ 'a-b'|wordcount }}
+{{- 'abcdef'|truncate(4) }}
 {%- set block %}<{{ messages[0].role }}>{% endset %}{{ block|upper }}{% filter upper %}loud{% endfilter %}
 {%- for pair in {'k': 'v'}.items() %}{{ pair }}{% endfor %}{% call(x) wrap() %}({{ x }}){% endcall %}""".replace(
     "{% call(x) wrap() %}", "{% macro wrap() %}{{ caller(1) }}{% endmacro %}{% call(x) wrap() %}"
@@ -197,7 +203,7 @@ def test_wrong_arguments(small: GPT2Tokenizer, conversation: Any, call: dict[str
 
 
 def test_errors_of_a_template_are_told() -> None:
-    with pytest.raises(TemplateError, match="^Roles must alternate$"):
+    with pytest.raises(TemplateError, match=r"^Roles must alternate$"):
         render(SYSTEM_FIRST, [{"role": "assistant", "content": "a"}], variables={"bos_token": "", "eos_token": ""})
     with pytest.raises(TemplateError, match="line 2"):
         render("a\n{% if %}", CHATS[0])

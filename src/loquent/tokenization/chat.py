@@ -3,20 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from loquent.errors import ArgumentError, TemplateError
 from loquent.tokenization.arguments import Padding, Truncation
 from loquent.tokenization.batch import BatchEncoding
 from loquent.tokenization.encoding import Encoder
-from loquent.tokenization.templates import Rendered, render
+
+if TYPE_CHECKING:
+    from loquent.tokenization.templates import Rendered
 
 Message = Mapping[str, Any]
 Tool = Mapping[str, Any] | Callable[..., Any]
 
 
 class Chat(Encoder):
-    """The conversation half of a tokenizer."""
+    """The conversation half of a tokenizer.
+
+    https://huggingface.co/docs/transformers/main_classes/tokenizer#transformers.PreTrainedTokenizerBase.apply_chat_template
+
+    Arguments of `apply_chat_template`:
+        conversation: messages `{"role": ..., "content": ...}`, or a list of conversations.
+        tools, documents: passed to the template; functions become JSON schemas.
+        chat_template: a template instead of the model's, or the name of one of the model's.
+        add_generation_prompt: end with what begins an answer.
+        continue_final_message: end inside the last message, for the model to go on with.
+        tokenize: False returns the text.
+        padding, truncation, max_length, return_tensors: as in `__call__`.
+        return_dict: a BatchEncoding instead of the ids alone.
+        return_assistant_tokens_mask: with `return_dict`, adds `assistant_masks`: 1 for tokens of the assistant, where
+            the template marks them with `{% generation %}`.
+        tokenizer_kwargs: further arguments of `__call__`.
+        kwargs: further names for the template.
+    """
 
     # One template, or several by name ("default", "tool_use", "rag", ...).
     chat_template: str | dict[str, str] | None
@@ -82,28 +101,15 @@ class Chat(Encoder):
         tokenizer_kwargs: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> Any:
-        """The ids of a conversation, or of a batch of conversations.
-
-        https://huggingface.co/docs/transformers/main_classes/tokenizer#transformers.PreTrainedTokenizerBase.apply_chat_template
-
-        Args:
-            conversation: messages `{"role": ..., "content": ...}`, or a list of conversations.
-            tools, documents: passed to the template; functions become JSON schemas.
-            chat_template: a template instead of the model's, or the name of one of the model's.
-            add_generation_prompt: end with what begins an answer.
-            continue_final_message: end inside the last message, for the model to go on with.
-            tokenize: False returns the text.
-            padding, truncation, max_length, return_tensors: as in `__call__`.
-            return_dict: a BatchEncoding instead of the ids alone.
-            return_assistant_tokens_mask: with `return_dict`, adds `assistant_masks`: 1 for tokens of the assistant,
-                where the template marks them with `{% generation %}`.
-            tokenizer_kwargs: further arguments of `__call__`.
-            kwargs: further names for the template.
+        """The ids of a conversation, or of a batch of conversations; arguments as the class describes them.
 
         Raises:
             ArgumentError: arguments exclude each other.
             TemplateError: no template applies, or it fails.
         """
+        # Jinja takes time to import, and most programs have no use for it.
+        from loquent.tokenization.templates import render
+
         _check_flags(return_dict, tokenize, return_assistant_tokens_mask, continue_final_message, add_generation_prompt)
         template = self.get_chat_template(chat_template, tools)
         conversations, is_batch = _conversations(conversation)

@@ -28,7 +28,33 @@ Text = str | Sequence[str] | Sequence[Sequence[str]]
 
 
 class Encoder(Vocabulary):
-    """The encoding half of a tokenizer: `__call__`, `encode`, `tokenize`, `pad`."""
+    """The encoding half of a tokenizer: `__call__`, `encode`, `tokenize`, `pad`.
+
+    https://huggingface.co/docs/transformers/main_classes/tokenizer#transformers.PreTrainedTokenizer.__call__
+
+    Arguments of a call:
+        text: a string, a list of strings (a batch), or with `is_split_into_words` a list of words (a batch: of
+            lists of words).
+        text_pair: the second text of each, of the same shape.
+        text_target, text_pair_target: encoded the same way, into `labels`.
+        add_special_tokens: add what the model expects around a text (BOS, EOS, ...).
+        padding: True or "longest"; "max_length"; False.
+        truncation: True or "longest_first"; "only_first"; "only_second"; False.
+        max_length: in tokens; the model's length where unset.
+        stride: how many tokens overflowing pieces share with the piece before.
+        is_split_into_words: the text comes as words.
+        pad_to_multiple_of: round padded lengths up.
+        padding_side: "right" or "left" instead of the tokenizer's own.
+        return_tensors: "pt", "np" or "jax": tensors (batch, length), a single text as a batch of one.
+        return_token_type_ids, return_attention_mask: add them or not; None for what the model takes.
+        return_overflowing_tokens: what truncation cut off follows as further rows, with
+            `overflow_to_sample_mapping`.
+        return_special_tokens_mask: 1 where a token was added.
+        return_offsets_mapping: (start, end) in characters for each token.
+        return_length: the number of tokens of each row.
+        verbose: warn (once) of texts longer than the model takes.
+        split_special_tokens: read special tokens in the text as ordinary characters.
+    """
 
     model_input_names: Sequence[str] = ("input_ids", "token_type_ids", "attention_mask")
     # Whether words that come one by one must each bring their space (byte-level schemes join them otherwise).
@@ -65,32 +91,7 @@ class Encoder(Vocabulary):
         verbose: bool = True,
         split_special_tokens: bool | None = None,
     ) -> BatchEncoding:
-        """Encode one text, a pair, or a batch of either.
-
-        https://huggingface.co/docs/transformers/main_classes/tokenizer#transformers.PreTrainedTokenizer.__call__
-
-        Args:
-            text: a string, a list of strings (a batch), or with `is_split_into_words` a list of words (a batch: of
-                lists of words).
-            text_pair: the second text of each, of the same shape.
-            text_target, text_pair_target: encoded the same way, into `labels`.
-            add_special_tokens: add what the model expects around a text (BOS, EOS, ...).
-            padding: True or "longest"; "max_length"; False.
-            truncation: True or "longest_first"; "only_first"; "only_second"; False.
-            max_length: in tokens; the model's length where unset.
-            stride: how many tokens overflowing pieces share with the piece before.
-            is_split_into_words: the text comes as words.
-            pad_to_multiple_of: round padded lengths up.
-            padding_side: "right" or "left" instead of the tokenizer's own.
-            return_tensors: "pt", "np" or "jax": tensors (batch, length), a single text as a batch of one.
-            return_token_type_ids, return_attention_mask: add them or not; None for what the model takes.
-            return_overflowing_tokens: what truncation cut off follows as further rows, with
-                `overflow_to_sample_mapping`.
-            return_special_tokens_mask: 1 where a token was added.
-            return_offsets_mapping: (start, end) in characters for each token.
-            return_length: the number of tokens of each row.
-            verbose: warn (once) of texts longer than the model takes.
-            split_special_tokens: read special tokens in the text as ordinary characters.
+        """Encode one text, a pair, or a batch of either; arguments as the class describes them.
 
         Raises:
             ArgumentError: an argument has the wrong type or an unknown value, or padding lacks a pad token.

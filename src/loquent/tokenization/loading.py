@@ -166,7 +166,10 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise TokenizerError(f"{path} is not valid JSON ({error}). Download it again.") from error
+        raise TokenizerError(
+            f"{path} is not valid JSON ({error}). Download it again; a file of a few hundred bytes is often a Git LFS "
+            "pointer in place of the file."
+        ) from error
     if not isinstance(value, dict):
         raise TokenizerError(f"{path} holds a {type(value).__name__} where a JSON object was expected.")
     return value

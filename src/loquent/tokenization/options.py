@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
 from tokenizers import AddedToken
@@ -41,20 +41,37 @@ OPTIONS = frozenset(
 )
 
 
-def checked_options(class_name: str, options: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+# What an option must be, unless it is None.
+_FLAGS = """add_bos_token add_eos_token add_prefix_space clean_up_tokenization_spaces from_slow legacy
+split_special_tokens"""
+_TYPES: Mapping[str, tuple[type, ...]] = {
+    **dict.fromkeys(_FLAGS.split(), (bool,)),
+    "extra_ids": (int,),
+    "extra_special_tokens": (dict, list),
+    "max_len": (int, float),
+    "model_input_names": (list, tuple),
+    "model_max_length": (int, float),
+    "pad_token_type_id": (int,),
+}
+
+
+def checked_options(class_name: str, options: Mapping[str, Any], own: Set[str]) -> dict[str, Any]:
     """The options with special tokens as tokens; `own` are the further ones that the class knows.
 
     Raises:
-        ArgumentError: an option is unknown.
+        ArgumentError: an option is unknown, or of the wrong type.
     """
-    known = OPTIONS | own.keys()
-    for name in options:
+    known = OPTIONS | own
+    for name, value in options.items():
+        if value is not None and not isinstance(value, _TYPES.get(name, (object,))):
+            wanted = " or ".join(one.__name__ for one in _TYPES[name])
+            raise ArgumentError(f"{name}={value!r} must be of type {wanted}.")
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
             hint = f" Did you mean {near[0]}?" if near else ""
             if name.endswith("_token"):
                 hint += f" For a role of its own, pass extra_special_tokens={{{name!r}: ...}}."
-            raise ArgumentError(f"{class_name} has no option {name}={options[name]!r}.{hint}")
+            raise ArgumentError(f"{class_name} has no option {name}={value!r}.{hint}")
     checked = {name: as_tokens(value) for name, value in options.items()}
     if isinstance(checked.get("extra_special_tokens"), list):
         # transformers 5 calls the additional tokens so.

@@ -15,7 +15,7 @@ from loquent.tokenization import loading
 from loquent.tokenization.backend import library_errors
 from loquent.tokenization.chat import Chat
 from loquent.tokenization.loading import StoredTokenizer, open_folder
-from loquent.tokenization.options import OPTIONS, as_json, describe
+from loquent.tokenization.options import OPTIONS, as_json, checked_options, describe
 
 _Self = TypeVar("_Self", bound="Pretrained")
 # Arguments of transformers' loaders that change nothing here: there is one kind of tokenizer, and no remote code.
@@ -73,6 +73,10 @@ class Pretrained(Chat):
         from_files = stored.options()
         known = OPTIONS | cls.defaults.keys() | {"added_tokens_decoder"}
         unknown = {name: from_files.pop(name) for name in list(from_files) if name not in known}
+        try:
+            checked_options(cls.__name__, from_files, cls.defaults.keys() | {"added_tokens_decoder"})
+        except ArgumentError as error:
+            raise TokenizerError(f"{stored.folder / loading.CONFIG} cannot be used: {error}") from error
         return cls._made({"name_or_path": stored.name, **from_files, **given}, unknown)
 
     @classmethod

@@ -68,7 +68,7 @@ class PreTrainedTokenizer(Pretrained):
         **options: Any,
     ) -> None:
         named = self._named_files(files, options)
-        given = {**self.defaults, **checked_options(type(self).__name__, options, self.defaults)}
+        given = {**self.defaults, **checked_options(type(self).__name__, options, self.defaults.keys())}
         given = self.prepare(given)
         self._stored = dict(_stored or {})
         self.saved_class_name = self.class_name_to_save or type(self).__name__
