@@ -123,14 +123,18 @@ class PagePool:
 
     def _any_page(self) -> int:
         free = self._holders == 0
-        free[list(self._remembered)] = False
-        for candidates in (free & ~self._aside, free):
-            if candidates.any():
-                return int(candidates.argmax())
-        if self._remembered:
-            return next(iter(self._remembered))  # the least recently released
+        empty = free.copy()
+        empty[list(self._remembered)] = False
+        if (empty & ~self._aside).any():
+            return int((empty & ~self._aside).argmax())
+        for page in self._remembered:  # the least recently released first
+            if not self._aside[page]:
+                return page
         if self._grow(1):
             return self.capacity - 1
+        for candidates in (empty, free):
+            if candidates.any():
+                return int(candidates.argmax())
         raise CapacityError(f"all {self.capacity} pages of the KV store are held")
 
     def _grow(self, pages: int) -> bool:
