@@ -47,6 +47,7 @@ class StandInHub:
         self.repositories: dict[str, Repository] = {}
         self.blobs: dict[str, bytes] = {}
         self.requests: list[tuple[str, str]] = []
+        self.closed = False
         handler = type("Handler", (_Handler,), {"hub": self})
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self._server.daemon_threads = True
@@ -68,6 +69,9 @@ class StandInHub:
         return found
 
     def close(self) -> None:
+        if self.closed:
+            return
+        self.closed = True
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -102,6 +106,10 @@ class _Handler(BaseHTTPRequestHandler):
         return self.headers.get("Authorization") == f"Bearer {self.hub.token}"
 
     def _dispatch(self) -> None:
+        if self.hub.closed:
+            # A connection that the client kept open.
+            self.close_connection = True
+            return None
         path = unquote(urlsplit(self.path).path)
         body = self._body()
         for method, pattern, answer in _ROUTES:

@@ -131,7 +131,8 @@ def test_an_unreachable_hub_is_named(stand_in_hub: StandInHub, monkeypatch: pyte
         resolve_folder("org/name", ["*.json"])
 
 
-def test_a_cached_file_survives_an_unreachable_hub(stand_in_hub: StandInHub) -> None:
+def test_a_cached_file_survives_an_unreachable_hub(stand_in_hub: StandInHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
     stand_in_hub.add("org/name", {"config.json": b"{}"})
     read("org/name", "config.json")
     stand_in_hub.close()

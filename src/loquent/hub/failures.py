@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from loquent.errors import HubError
 
-_NETWORK_MODULES = ("requests", "urllib3", "httpx", "httpcore")
+_NETWORK_MODULES = ("requests", "urllib3", "httpx", "httpcore", "httpx2", "httpcore2")
 
 
 def hub_failure(error: Exception, asked: str, *, offline: bool) -> HubError | None:
@@ -26,25 +26,25 @@ def hub_failure(error: Exception, asked: str, *, offline: bool) -> HubError | No
         return hub_failure(error.__cause__, asked, offline=offline)
     # The order matters: gated is a kind of not-found, and so is "not in the cache".
     if isinstance(error, hf.GatedRepoError):
-        reason = "access to it is gated. Accept its conditions on the hub, then run `hf auth login` or pass token=..."
+        reason = "access to it is gated. Accept its conditions on the hub, then run `hf auth login` or pass a token"
     elif isinstance(error, hf.RepositoryNotFoundError):
         reason = (
             "the hub has no such repository, or it is private. Check the spelling; for a private one log in with "
-            "`hf auth login` or pass token=...; for a folder on this machine pass a path that exists"
+            "`hf auth login` or pass a token; for a folder on this machine pass a path that exists"
         )
     elif isinstance(error, hf.RevisionNotFoundError):
-        reason = "the repository has no such revision. Pass a branch, a tag or a commit that it has as revision=..."
+        reason = "the repository has no such revision. Pass revision= a branch, a tag or a commit that it has"
     elif isinstance(error, hf.LocalEntryNotFoundError):
         reason = _not_cached(offline)
     elif isinstance(error, hf.EntryNotFoundError):
-        reason = "the repository has no such file at this revision. Check the name, subfolder=... and revision=..."
+        reason = "the repository has no such file at this revision. Check the name, the subfolder and the revision"
     elif isinstance(error, hf.OfflineModeIsEnabled):
         reason = _not_cached(offline=True)
     elif isinstance(error, hf.HFValidationError):
         reason = f'that is neither an existing folder nor a repository name like "org/name" ({error})'
     elif isinstance(error, hf.HfHubHTTPError):
         reason = _refused(error)
-    elif type(error).__module__.split(".")[0] in _NETWORK_MODULES:
+    elif isinstance(error, ConnectionError | TimeoutError) or type(error).__module__.split(".")[0] in _NETWORK_MODULES:
         reason = f"the hub could not be reached ({error}). Check the network, or HF_ENDPOINT where it is set"
     else:
         return None
@@ -68,7 +68,7 @@ def _refused(error: Exception) -> str:
     response = getattr(error, "response", None)
     status = getattr(response, "status_code", None)
     if status == 401:
-        return "the hub did not accept the token (401). Log in with `hf auth login` or pass a valid token=..."
+        return "the hub did not accept the token (401). Log in with `hf auth login` or pass a valid token"
     if status == 403:
-        return "the token does not allow that (403). Pass a token=... with the right to do so"
+        return "the token does not allow that (403). Pass a token with the right to do so"
     return f"the hub answered with an error ({error}). Try again later, or check HF_ENDPOINT where it is set"
