@@ -184,7 +184,8 @@ class T5Tokenizer(PreTrainedTokenizer):
 
 
 class WhisperTokenizer(PreTrainedTokenizer):
-    """Whisper's byte-level BPE."""
+    """Whisper's byte-level BPE. `language`, `task` and `predict_timestamps` are kept and saved, and change nothing yet:
+    what is put around a text is what its tokenizer.json says."""
 
     vocab_files_names = _BYTE_LEVEL_FILES
     model_input_names = _TEXT_INPUTS

@@ -72,6 +72,8 @@ def checked_options(class_name: str, options: Mapping[str, Any], own: Set[str]) 
             if name.endswith("_token"):
                 hint += f" For a role of its own, pass extra_special_tokens={{{name!r}: ...}}."
             raise ArgumentError(f"{class_name} has no option {name}={value!r}.{hint}")
+    if options.get("errors") not in (None, "replace"):
+        raise ArgumentError(f'errors={options["errors"]!r}: bytes that are no text always decode to "replace".')
     checked = {name: as_tokens(value) for name, value in options.items()}
     if isinstance(checked.get("extra_special_tokens"), list):
         # transformers 5 calls the additional tokens so.
