@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -237,6 +238,10 @@ class Pair:
         # A single token first: what dynamic rotary scaling remembers of longer inputs goes.
         self.theirs(tokens[:, :1])
         return self.theirs(tokens, **kwargs)
+
+
+MakePair = Callable[[str, str], Pair]
+"""From a family and the name of its switches."""
 
 
 def tensors_of(folder: Path) -> dict[str, Tensor]:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 import torch
-from checkpoints import CASES, SWITCHES, Pair, config_of, make
-
-MakePair = Callable[[str, str], Pair]
+from checkpoints import CASES, SWITCHES, MakePair, Pair, config_of, make
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _one_thread() -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -43,7 +43,10 @@ _LLAMA3 = {
 }
 
 _LONGROPE = {
-    "rope_type": "longrope", "short_factor": [1.0, 1.5], "long_factor": [1.2, 6.0], "rope_theta": 10000.0,
+    "rope_type": "longrope",
+    "short_factor": [1.0, 1.5],
+    "long_factor": [1.2, 6.0],
+    "rope_theta": 10000.0,
     "original_max_position_embeddings": 8,
 }
 

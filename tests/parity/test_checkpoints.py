@@ -13,6 +13,7 @@ from checkpoints import (
     ALL_ACTIVATIONS,
     LENGTH,
     SWITCHES,
+    MakePair,
     Pair,
     assert_close,
     config_fields,
@@ -24,7 +25,6 @@ from checkpoints import (
 from random_weights import ids
 
 import loquent
-from conftest import MakePair
 from loquent.families import family_of
 from loquent.torch.loading import wanted_tensors
 

@@ -68,6 +68,15 @@ def test_loss(pair: Pair) -> None:
     assert_close(pair.ours(tokens, labels=labels).loss, pair.theirs_alone(tokens, labels=labels).loss, 1e-5)
 
 
+@torch.no_grad()
+def test_embeddings_and_positions_of_the_callers_own(pair: Pair) -> None:
+    embeddings = torch.randn(1, 9, pair.theirs.config.hidden_size, generator=torch.Generator().manual_seed(5))
+    positions = torch.tensor([[0, 1, 2, 7, 8, 9, 10, 11, 12]])
+    given = {"inputs_embeds": embeddings, "position_ids": positions}
+    pair.theirs(ids(1, 1))  # see `Pair.theirs_alone`
+    assert_close(pair.ours(**given).logits, pair.theirs(**given).logits)
+
+
 def test_gradients(pair: Pair) -> None:
     tokens = ids(1, 12, seed=2)
     gradients = []
