@@ -73,9 +73,9 @@ def _write(model: TextModel, texts: list[str], options: dict[str, Any], rows: Ro
     statistics = Statistics()
     interrupted = False
     copies = options.get("num_return_sequences", model.model.generation_config.num_return_sequences)
-    rows.begin(copies)
     try:
         with closing(model.events(texts, **options)) as events:
+            rows.begin(copies)
             for event in events:
                 statistics.count(event.tokens)
                 rows.take(event)

@@ -1,0 +1,114 @@
+"""Runs the command line as people do: as a process of its own, over pipes or in a terminal."""
+
+from __future__ import annotations
+
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from loquent.cli.app import app
+
+COMMAND = [sys.executable, "-m", "loquent"]
+
+
+@pytest.fixture(scope="session")
+def stories(shared_data: Path) -> str:
+    return str(shared_data / "models/stories260k")
+
+
+def environment(**changes: str) -> dict[str, str]:
+    inherited = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")}
+    return {**inherited, "TERM": "xterm", "OMP_NUM_THREADS": "1", "COLUMNS": "200", **changes}
+
+
+@pytest.fixture
+def run() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Within this process, where torch is imported once."""
+
+    def run(*arguments: str, stdin: str = "", **changes: str) -> subprocess.CompletedProcess[str]:
+        result = CliRunner().invoke(app, arguments, input=stdin, env={"COLUMNS": "200", **changes}, prog_name="loquent")
+        if result.exception and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return subprocess.CompletedProcess(arguments, result.exit_code, result.stdout, result.stderr)
+
+    return run
+
+
+@pytest.fixture
+def run_process() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """As a process of its own."""
+
+    def run(*arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
+        command = [*COMMAND, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment(**changes))
+
+    return run
+
+
+class InTerminal:
+    """A process whose three streams are a terminal."""
+
+    def __init__(self, *arguments: str, **changes: str) -> None:
+        self.pid, self.terminal = pty.fork()
+        if self.pid == 0:
+            os.execve(sys.executable, [*COMMAND, *arguments], environment(**changes))
+        self.seen = ""
+
+    def read_until(self, text: str, seconds: float = 30) -> str:
+        deadline = time.monotonic() + seconds
+        while text not in self.seen:
+            left = deadline - time.monotonic()
+            assert left > 0, f"{text!r} did not come; there was {self.seen!r}"
+            if select.select([self.terminal], [], [], left)[0] and not self._read():
+                break
+        assert text in self.seen, f"{text!r} did not come; there was {self.seen!r}"
+        return self.seen
+
+    def _read(self) -> bool:
+        try:
+            data = os.read(self.terminal, 65536)
+        except OSError:  # how Linux says that the other side is closed
+            return False
+        self.seen += data.decode(errors="replace")
+        return bool(data)
+
+    def type(self, text: str) -> None:
+        self.seen = ""
+        os.write(self.terminal, text.encode())
+
+    def interrupt(self) -> None:
+        self.type("\x03")
+
+    def end(self) -> int:
+        """Everything is read; the exit code."""
+        while self._read():
+            pass
+        _, status = os.waitpid(self.pid, 0)
+        os.close(self.terminal)
+        self.pid = 0
+        return os.waitstatus_to_exitcode(status)
+
+
+@pytest.fixture
+def in_terminal() -> Any:
+    started: list[InTerminal] = []
+
+    def start(*arguments: str, **changes: str) -> InTerminal:
+        started.append(InTerminal(*arguments, **changes))
+        return started[-1]
+
+    yield start
+    for each in started:
+        if each.pid:
+            os.kill(each.pid, signal.SIGKILL)
+            os.waitpid(each.pid, 0)
