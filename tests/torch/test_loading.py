@@ -128,6 +128,7 @@ def test_arguments_that_cannot_work_are_refused(tmp_path: Path) -> None:
         ({"attn_implementation": "flash_attention_2"}, "flash_attention_2"),
         ({"device_map": "nowhere"}, "nowhere"),
         ({"device_map": {"a": 0, "b": 1}}, "splits"),
+        ({"config": "gpt2"}, "config object"),
         ({"unheard_of": 1}, "unheard_of"),
         ({"config": tiny("llama").config, "vocab_size": 5}, "vocab_size"),
     ]:

@@ -84,13 +84,14 @@ class BaseModel(DecoderStack, PreTrainedModel):
             position_ids=position_ids,
             token_type_ids=token_type_ids,
             cache=cache,
+            device=self.device,
         )
         with_weights = self.config.output_attentions if output_attentions is None else output_attentions
         with_layers = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
         batch = self._batch(packed, cache, with_weights)
         layers = range(len(self.blocks) + 1) if with_layers else ()
         types = None if packed.token_types is None else self.tokens(packed.token_types)
-        hidden, kept = self.read(packed.tokens.to(self.device), batch, layers, types)
+        hidden, kept = self.read(packed.tokens, batch, layers, types)
         seen = cache.seen if cache is not None else packed.mask[:, :0]
         if cache is not None:
             cache.commit(packed.mask)

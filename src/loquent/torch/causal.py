@@ -120,6 +120,7 @@ class CausalLM(PreTrainedModel):
             token_type_ids=token_type_ids,
         )
         hidden = output.last_hidden_state
+        columns = columns.to(hidden.device) if isinstance(columns, Tensor) else columns
         mask = None if attention_mask is None else attention_mask[:, -hidden.shape[1] :].to(hidden.device) != 0
         logits = self._logits(hidden, mask, columns)
         result = self.output_class(
@@ -194,7 +195,7 @@ def _columns(tokens: Tensor, labels: Tensor | None, logits_to_keep: int | Tensor
             raise ArgumentError(
                 f"logits_to_keep={logits_to_keep!r} must be a 1-D tensor of columns of the input, below {length}."
             )
-        columns: slice | Tensor | None = logits_to_keep.to(tokens.device)
+        columns: slice | Tensor | None = logits_to_keep
     elif logits_to_keep < 0:
         raise ArgumentError(f"logits_to_keep={logits_to_keep} must be 0 (all), a number of columns, or a tensor.")
     else:

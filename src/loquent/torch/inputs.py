@@ -48,14 +48,15 @@ def pack(
     position_ids: Tensor | None,
     token_type_ids: Tensor | None,
     cache: DynamicCache | None,
+    device: torch.device,
 ) -> Packed:
-    """Check and pack the arguments of `forward`; see there for what they are.
+    """Check and pack the arguments of `forward` onto the model's device; see there for what they are.
 
     Raises:
         ArgumentError: an argument that cannot work.
         ContextLengthError: positions past those that the model learned.
     """
-    tokens = _check_tokens(decoder, input_ids, inputs_embeds)
+    tokens = _check_tokens(decoder, input_ids, inputs_embeds).to(device)
     shape = (tokens.shape[0], tokens.shape[1])
     past = cache.seen if cache is not None and cache.batch_size else np.zeros((shape[0], 0), np.bool_)
     mask = _check_mask(attention_mask, shape, past)
@@ -63,8 +64,9 @@ def pack(
     packed = _take(tokens, index)
     if input_ids is not None:
         _check_ids("input_ids", packed, decoder.vocabulary)
-    positions, spans = _check_positions(decoder, position_ids, mask, past, index)
-    types = None if token_type_ids is None else _check_types(decoder, token_type_ids, shape, index)
+    placed = None if position_ids is None else position_ids.to(device)
+    positions, spans = _check_positions(decoder, placed, mask, past, index)
+    types = None if token_type_ids is None else _check_types(decoder, token_type_ids.to(device), shape, index)
     return Packed(packed, mask, index, positions, spans, types)
 
 

@@ -66,7 +66,6 @@ def load_model(cls: type[M], name_or_path: str | os.PathLike[str], **kwargs: Any
     report.raise_if_any(name_or_path)
     model.allocate(options.device)
     _fill(wanted_tensors(model), matches, checkpoint)
-    config.name_or_path = os.fspath(name_or_path)
     model.generation_config = GenerationConfig.of_model(name_or_path, config, **options.hub)
     return model.eval()
 
@@ -82,6 +81,7 @@ def read_config(name_or_path: str | os.PathLike[str], options: LoadOptions) -> P
         from loquent.families.auto import AutoConfig
 
         config = AutoConfig.from_pretrained(name_or_path, **options.hub, **options.overrides)
+        config.attn_implementation = options.attn_implementation
     elif options.overrides:
         raise ArgumentError(
             f"config was given, and with it {sorted(options.overrides)}. Set such fields in the config, or check the "

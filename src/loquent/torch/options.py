@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
+from loquent.config.base import PretrainedConfig
 from loquent.errors import ArgumentError
 from loquent.hub.resolve import HUB_KEYWORDS
-
-if TYPE_CHECKING:
-    from loquent.config import PretrainedConfig
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 _ATTENTION = ("eager", "sdpa")
@@ -55,10 +53,13 @@ def read_options(kwargs: Mapping[str, Any]) -> LoadOptions:
     low_memory = rest.pop("low_cpu_mem_usage", None)
     if low_memory not in (None, True, False):
         raise ArgumentError(f"low_cpu_mem_usage={low_memory!r} must be True or False.")
+    config = rest.pop("config", None)
+    if config is not None and not isinstance(config, PretrainedConfig):
+        raise ArgumentError(f"config={config!r} must be a config object: AutoConfig.from_pretrained(...) loads one.")
     return LoadOptions(
         dtype=dtype,
         device=read_device(rest.pop("device_map", None)),
-        config=rest.pop("config", None),
+        config=config,
         attn_implementation=attention,
         trust_remote_code=bool(rest.pop("trust_remote_code", False)),
         hub=hub,
