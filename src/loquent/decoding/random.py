@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import enum
 import os
-import sys
 import threading
 
 _MASK = 0xFFFFFFFF
@@ -83,13 +82,16 @@ def set_seed(seed: int, deterministic: bool = False) -> None:
     """
     import random
 
+    import numpy as np
+
     with _fresh.lock:
         _fresh.seed, _fresh.count = seed, 0
     random.seed(seed)
-    if "numpy" in sys.modules:
-        sys.modules["numpy"].random.seed(seed % 2**32)
-    if "torch" in sys.modules:
-        torch = sys.modules["torch"]
-        torch.manual_seed(seed)  # seeds every accelerator too
-        if deterministic:
-            torch.use_deterministic_algorithms(True)
+    np.random.seed(seed % 2**32)
+    try:
+        import torch  # even if nothing has used it yet: what will, may rely on the seed
+    except ImportError:
+        return
+    torch.manual_seed(seed % 2**64)  # seeds every accelerator too
+    if deterministic:
+        torch.use_deterministic_algorithms(True)
