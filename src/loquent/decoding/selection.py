@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,12 +32,23 @@ def drawn(scores: Array, uniforms: Sequence[float]) -> NDArray[np.int64]:
 
 
 def best(scores: Array, counts: Sequence[int]) -> list[Candidates]:
-    """The `counts[i]` tokens of row i with the highest scores."""
-    count = min(max(counts), scores.shape[1])
-    values, tokens = (to_numpy(array) for array in top(scores, count))
-    order = np.lexsort((tokens, -values))  # equal scores in the order of their tokens, whatever the library did
+    """The `counts[i]` tokens of row i with the highest scores, those with the lower ids of equal ones."""
+    xp, count = namespace(scores), min(max(counts), scores.shape[1])
+    found, places = top(scores, count)
+    least = found[:, -1:]
+    left_out = _how_many(xp, scores == least) > _how_many(xp, found == least)  # which of these, the library decided
+    values, tokens = to_numpy(found), to_numpy(places)
+    order = np.lexsort((tokens, -values))
     values, tokens = np.take_along_axis(values, order, 1), np.take_along_axis(tokens, order, 1)
+    for row in np.flatnonzero(to_numpy(left_out)):
+        whole = to_numpy(scores[int(row), :])
+        tokens[row] = np.argsort(-whole, kind="stable")[:count]
+        values[row] = whole[tokens[row]]
     return [
         Candidates(tokens[row, :own].astype(np.int64), values[row, :own].astype(np.float64))
         for row, own in enumerate(counts)
     ]
+
+
+def _how_many(xp: Any, mask: Array) -> Array:
+    return xp.sum(xp.astype(mask, xp.int64), axis=-1)

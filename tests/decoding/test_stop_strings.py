@@ -1,0 +1,111 @@
+"""Stop strings with real tokenizers, against decoding everything: exactly the token that completes one is found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import loquent
+from loquent.decoding.criteria import StopStringCriteria
+from loquent.decoding.stop_strings import StopStrings
+
+TEXT = "Once upon a time, naïve 犬🐶🏽 said:\n\n'Stop  here… STOP' — and </s> then ü ended?\n"
+KINDS = {"gpt2": "tokenizers/gpt2", "llama": "tokenizers/llama", "stories": "models/stories260k"}
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def tokenizer(request: pytest.FixtureRequest, shared_data: Path) -> Any:
+    folder = shared_data / KINDS[request.param]
+    if request.param == "llama":
+        return loquent.LlamaTokenizer.from_pretrained(folder)
+    return loquent.AutoTokenizer.from_pretrained(folder)
+
+
+def decode(tokenizer: Any, tokens: list[int]) -> str:
+    return tokenizer.decode(tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+
+def completed(tokenizer: Any, tokens: list[int], stop: str) -> list[int]:
+    """Brute force: the lengths at which the whole text has one more `stop` than one token before."""
+    found = []
+    for length in range(1, len(tokens) + 1):
+        before, text = decode(tokenizer, tokens[: length - 1]), decode(tokenizer, tokens[:length])
+        settled = 0
+        while settled < min(len(before), len(text)) and before[settled] == text[settled]:
+            settled += 1
+        ends = [at + len(stop) for at in range(len(text)) if text.startswith(stop, at)]
+        if any(end > settled for end in ends):
+            found.append(length)
+    return found
+
+
+def flagged(tokenizer: Any, tokens: list[int], *stops: str) -> list[int]:
+    strings = StopStrings(stops, tokenizer)
+    return [n for n in range(1, len(tokens) + 1) if strings.found(np.array(tokens[:n], np.int64))]
+
+
+@pytest.mark.parametrize(
+    "stop",
+    [
+        "time",
+        "pon a",
+        ", naï",
+        "犬",
+        "🐶",
+        "🐶🏽",
+        "\n\n",
+        "'",
+        "Stop  he",
+        "…",
+        "STOP",
+        "</s>",
+        " — and",
+        "ü",
+        "?\n",
+        "no",
+    ],
+)
+def test_every_place_where_a_string_is_complete(tokenizer: Any, stop: str) -> None:
+    tokens = tokenizer.encode(TEXT, add_special_tokens=False)
+    expected = completed(tokenizer, tokens, stop)
+    assert flagged(tokenizer, tokens, stop) == expected
+    assert bool(expected) == (stop in decode(tokenizer, tokens))
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_tokens_and_any_piece_of_their_text(tokenizer: Any, data: st.DataObject) -> None:
+    """Random ids: broken characters, special tokens, bytes; the string is cut out of their own text."""
+    tokens = data.draw(st.lists(st.integers(0, min(tokenizer.vocab_size, 500) - 1), min_size=1, max_size=24))
+    text = decode(tokenizer, tokens)
+    start = data.draw(st.integers(0, max(len(text) - 1, 0)))
+    stop = text[start : start + data.draw(st.integers(1, 12))]
+    if stop and "\ufffd" not in stop:
+        assert flagged(tokenizer, tokens, stop) == completed(tokenizer, tokens, stop)
+
+
+def test_several_strings_and_the_first_to_be_complete(tokenizer: Any) -> None:
+    tokens = tokenizer.encode("one two three four", add_special_tokens=False)
+    both = flagged(tokenizer, tokens, "four", "two")
+    assert both == sorted(completed(tokenizer, tokens, "four") + completed(tokenizer, tokens, "two"))
+    criterion = StopStringCriteria(tokenizer, ["four", "two"])
+    assert [n for n in range(1, len(tokens) + 1) if criterion(np.array([tokens[:n]]), None)] == both
+
+
+def test_a_long_text_is_not_decoded_again_and_again(tokenizer: Any) -> None:
+    class Counting:
+        most = 0
+
+        def decode(self, token_ids: Any, **kwargs: Any) -> str:
+            self.most = max(self.most, len(token_ids))
+            return str(tokenizer.decode(token_ids, **kwargs))
+
+    counting = Counting()
+    tokens = np.array(tokenizer.encode(TEXT * 40, add_special_tokens=False), np.int64)
+    assert not StopStrings(("never there",), counting).found(tokens)
+    assert counting.most < 60 < len(tokens)
