@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import runpy
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from tokenizers import ByteLevelBPETokenizer
 import loquent
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
-TEXT = Path(__file__).parents[2] / "README.md"
+README = Path(__file__).parents[2] / "README.md"
 EOS = "<|endoftext|>"
 CHAT_TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}<assistant>"
 
@@ -40,7 +41,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A folder for each name: random weights, and a tokenizer that is trained on this project's README."""
     trained = ByteLevelBPETokenizer()
-    texts = [str(TEXT), *[str(EXAMPLES / "gpt_neo_sampling.py")] * 5]
+    texts = [str(README), *[str(EXAMPLES / "gpt_neo_sampling.py")] * 5]
     trained.train(texts, vocab_size=600, special_tokens=[EOS], show_progress=False)
     names = {}
     for name, (model_type, fields) in MODELS.items():
@@ -158,3 +159,13 @@ def test_saving_a_strategy(run_example: Any, capsys: Any, stand_in_hub: Any) -> 
 def test_streaming(run_example: Any, capsys: Any) -> None:
     program = run_example("generation_streaming.py")
     assert capsys.readouterr().out == program["tok"].decode(program["_"][0]) + "\n"
+
+
+def test_the_programs_of_the_readme(run_example: Any, capsys: Any) -> None:
+    streamed, printed = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    assert len(streamed.strip().splitlines()) == 5
+    exec(streamed, {})
+    assert len(capsys.readouterr().out) > 20
+    exec(printed, {})
+    [text] = ast.literal_eval(capsys.readouterr().out)
+    assert text.startswith("Hey how are you doing?")

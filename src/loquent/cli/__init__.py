@@ -5,6 +5,10 @@ from __future__ import annotations
 
 def main() -> None:
     """The entry point of the `loquent` command."""
-    from loquent.cli.app import app
+    try:
+        from loquent.cli.app import app
 
-    app(prog_name="loquent")
+        app(prog_name="loquent")
+    except KeyboardInterrupt:
+        # Before a command has begun; commands see to it themselves.
+        raise SystemExit(130) from None
