@@ -30,8 +30,11 @@ def randomize(model: Any, seed: int = 0) -> None:
             parameter.copy_(noise)
         elif parameter.dim() == 2:
             parameter.copy_(noise * 1.2 / model.config.hidden_size**0.5)
-        elif name.endswith((".bias", ".A")):
+        elif name.endswith(".bias"):
             parameter.copy_(0.5 * noise)
+        elif name.endswith(".A"):
+            # Not near zero, where Doge's mask values all but tie, and rounding decides which keys are kept.
+            parameter.copy_(noise.sign() * 0.5 + 0.3 * noise)
         else:
             parameter.copy_(1 + 0.3 * noise)
     last_norm = [module for module in model.base_model.children() if "norm" in type(module).__name__.lower()][-1]
