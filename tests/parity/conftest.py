@@ -26,7 +26,7 @@ def make_pair(tmp_path_factory: pytest.TempPathFactory) -> MakePair:
         if (family, name) not in known:
             folder = tmp_path_factory.mktemp(family)
             switches = SWITCHES[family][name]
-            # A fixed seed each: which keys Doge keeps is a step, and with some seeds two mask values lie within rounding.
+            # A fixed seed each: which keys Doge keeps is a step, and some seeds put two mask values within rounding.
             make(folder, config_of(family, **switches), seed=CASES.index((family, name)))
             known[family, name] = Pair(folder, family, switches)
         return known[family, name]
