@@ -181,6 +181,9 @@ def compare_starts(ours: Engine, peer: Engine, rounds: int) -> list[Row]:
     times: dict[tuple[str, Engine], list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         peer.run(*peer.command("--save", folder))
+        print_version = "import transformers; print(transformers.__version__)"
+        version = subprocess.run([peer.python, "-c", print_version], capture_output=True, text=True, check=True)
+        peer.versions = {"version": version.stdout.strip()}
         for _ in range(rounds):
             for engine in (ours, peer):
                 bare = engine.run(engine.python, "-c", "pass")

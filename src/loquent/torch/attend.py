@@ -62,20 +62,12 @@ def attend_with_weights(
     repeats = part.heads // part.kv_heads
     keys, values = (t.repeat_interleave(repeats, 2).transpose(1, 2) for t in (keys, values))
     scores = torch.matmul(queries.transpose(1, 2), keys.transpose(2, 3)).float() * part.scale
-    if mask_values is None:
-        visible = where.visible(0, queries.shape[1])
-        bias = None if visible is None else as_float(visible)
-    else:
-        bias = _bias(part, where, 0, queries.shape[1], 0, keys.shape[2], mask_values, queries.dtype)
-        bias = bias if bias is None else bias.repeat_interleave(repeats, 1).float()
+    bias = _bias(part, where, 0, queries.shape[1], 0, keys.shape[2], mask_values, queries.dtype)
+    if bias is not None:
+        bias = bias if bias.shape[1] == 1 else bias.repeat_interleave(repeats, 1)
     weights = (scores if bias is None else scores + bias).softmax(-1).to(queries.dtype)
     weights = F.dropout(weights, dropout)
     return torch.matmul(weights, values).transpose(1, 2), weights
-
-
-def as_float(visible: Tensor) -> Tensor:
-    """A mask (count or 1, new, size) as float32 numbers to add to scores, with a dimension for heads."""
-    return torch.zeros_like(visible, dtype=torch.float32).masked_fill_(~visible, float("-inf")).unsqueeze(1)
 
 
 def select_keys(values: Tensor, visible: Tensor | None, keep: int) -> Tensor | None:

@@ -88,6 +88,20 @@ class BaseModel(DecoderStack, PreTrainedModel):
         )
         with_weights = self.config.output_attentions if output_attentions is None else output_attentions
         with_layers = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        returned = cache if wants_cache else None
+        output = self._run(packed, cache, returned, with_layers=with_layers, with_weights=with_weights)
+        return output if (self.config.return_dict if return_dict is None else return_dict) else output.to_tuple()
+
+    def _run(
+        self,
+        packed: Packed,
+        cache: DynamicCache | None,
+        returned: DynamicCache | None,
+        *,
+        with_layers: bool,
+        with_weights: bool,
+    ) -> BaseModelOutputWithPast:
+        """Read packed tokens, extend the cache, and pad the results."""
         batch = self._batch(packed, cache, with_weights)
         layers = range(len(self.blocks) + 1) if with_layers else ()
         types = None if packed.token_types is None else self.tokens(packed.token_types)
@@ -95,13 +109,12 @@ class BaseModel(DecoderStack, PreTrainedModel):
         seen = cache.seen if cache is not None else packed.mask[:, :0]
         if cache is not None:
             cache.commit(packed.mask)
-        output = self.output_class(
+        return self.output_class(
             last_hidden_state=packed.unpack(hidden),
-            past_key_values=cache if wants_cache else None,
+            past_key_values=returned,
             hidden_states=tuple(packed.unpack(kept[layer]) for layer in layers) if with_layers else None,
             attentions=unpack_weights(self.decoder, batch, packed, seen) if with_weights else None,
         )
-        return output if (self.config.return_dict if return_dict is None else return_dict) else output.to_tuple()
 
     def _batch(self, packed: Packed, cache: DynamicCache | None, with_weights: bool) -> Batch:
         store: PageStore | None = None
