@@ -58,7 +58,7 @@ class Transposed:
 
 @dataclass(frozen=True)
 class PerHead:
-    """The checkpoint interleaves `parts` head by head ([q | k | v] of head 0, then of head 1); ours stacks whole parts."""
+    """The checkpoint interleaves `parts` head by head ([q | k | v] of head 0, then of 1); ours stacks whole parts."""
 
     heads: int
     parts: int = 3
