@@ -96,7 +96,7 @@ def resolve(config: GenerationConfig, prompt: Sequence[int], seed: int, around: 
         sampled=sampled,
         returned=config.num_return_sequences if beams else 1,
         branches=config.num_beams,
-        context=_sliding_context(config, len(prompt) + new_tokens, around),
+        context=_sliding_context(config, len(prompt) + new_tokens - 1, around),
     )
     return [replace(decoding, seed=branch_seed(seed, branch)) for branch in range(branches)]
 
@@ -126,13 +126,13 @@ def max_new_tokens(config: GenerationConfig, prompt: int, around: Surroundings) 
     return wanted
 
 
-def _sliding_context(config: GenerationConfig, whole: int, around: Surroundings) -> int | None:
-    """The positions over which a request slides, None where it fits into them."""
-    if not around.slide or around.max_positions is None or whole <= around.max_positions:
+def _sliding_context(config: GenerationConfig, read: int, around: Surroundings) -> int | None:
+    """The positions over which a request that reads `read` tokens slides, None where it fits into them."""
+    if not around.slide or around.max_positions is None or read <= around.max_positions:
         return None
     if config.num_beams > 1:
         raise ContextLengthError(
-            f"The prompt and its new tokens are {whole}, the model has {around.max_positions} positions, and "
+            f"The prompt and its new tokens take {read} positions, the model has {around.max_positions}, and "
             f'num_beams={config.num_beams} does not go with context_overflow="slide". Ask for fewer tokens, or pass '
             "num_beams=1."
         )
