@@ -18,7 +18,7 @@ MakePair = Callable[[int], tuple[Any, Any]]
 
 
 def random_llama(folder: Path, seed: int) -> tuple[Any, Any]:
-    """A random Llama whose continuations are neither flat nor certain, ours and transformers'."""
+    """A random Llama, ours and transformers'; those of odd seeds are less certain of their next token."""
     torch.manual_seed(seed)
     config = transformers.LlamaConfig(
         vocab_size=VOCABULARY,
@@ -35,5 +35,6 @@ def random_llama(folder: Path, seed: int) -> tuple[Any, Any]:
     with torch.no_grad():
         for parameter in theirs.parameters():
             parameter.copy_(torch.randn(parameter.shape) * (0.45 if parameter.dim() > 1 else 1.0))
+        theirs.lm_head.weight.mul_(0.4 if seed % 2 else 1.0)
     theirs.save_pretrained(folder)
     return loquent.AutoModelForCausalLM.from_pretrained(folder), theirs
