@@ -290,3 +290,15 @@ def test_memory_is_given_back() -> None:
     engine.release_memory()
     assert engine.store_bytes == 0
     assert finish(engine, engine.submit([1, 2] * 20, GREEDY)) == [alone([1, 2] * 20, GREEDY)]
+
+
+def test_a_request_whose_numbers_break_leaves_none_of_them_behind() -> None:
+    engine = Engine(ToyBackend(), page_size=4)
+    handle = engine.submit([1, 2, 3] * 5, GREEDY)
+    engine.step()
+    pages = handle._request.sequences[0].pages.tolist()
+    engine._store.content[pages] = np.nan
+    handle._request.fail(ArithmeticError("broken numbers"))
+    assert not np.isnan(engine._store.content[pages]).any()
+    assert finish(engine, engine.submit([1, 2, 3] * 5, GREEDY)) == [alone([1, 2, 3] * 5, GREEDY)]
+    assert_nothing_held(engine)

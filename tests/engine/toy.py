@@ -28,6 +28,9 @@ class ToyStore:
         fresh[:kept] = self.content[:kept]
         self.content = fresh
 
+    def clear(self, pages: Sequence[int]) -> None:
+        self.content[list(pages)] = 0
+
     def copy(self, sources: Sequence[int], targets: Sequence[int]) -> None:
         assert not set(sources) & set(targets)
         self.content[list(targets)] = self.content[list(sources)]

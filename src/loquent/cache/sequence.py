@@ -84,6 +84,14 @@ class Sequence:
         if self in self.family:
             self.family.remove(self)
 
+    def disown(self) -> list[int]:
+        """The pages that nobody else holds, whose content is not to be found by anybody any more."""
+        own = [page for page in self._pages if not self._pool.is_shared(page)]
+        if self._prefixes is not None:
+            for page in own:
+                self._prefixes.forget(page)
+        return own
+
     def adopt_prefix(self, tokens: NDArray[np.int64]) -> int:
         """Start with the longest remembered beginning of `tokens`; returns how many tokens that covers."""
         if self._prefixes is None or self._length:

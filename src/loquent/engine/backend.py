@@ -50,6 +50,9 @@ class Store(Protocol):
     def resize(self, pages: int) -> None:
         """Grow or shrink to `pages`; pages below the smaller of both counts keep their content."""
 
+    def clear(self, pages: Sequence[int]) -> None:
+        """Fill whole pages with zeros, all layers and planes."""
+
     def copy(self, sources: Sequence[int], targets: Sequence[int]) -> None:
         """Copy whole pages, all layers and planes; no page is both a source and a target."""
 

@@ -65,7 +65,7 @@ class Engine:
                 f"{decoding.stopping.max_new_tokens} new, in {decoding.branches} sequences), "
                 f"and there are {self.pool.limit * size}. Ask for fewer, or give the engine more kv_tokens."
             )
-        request = Request(Task(tokens, decoding, open=lambda: self._open(request)), pages)
+        request = Request(Task(tokens, decoding, open=lambda: self._open(request)), pages, self._clear)
         with self._lock:
             self.scheduler.waiting.append(request)
         return Handle(request, self._cancel, self._lock)
@@ -121,6 +121,12 @@ class Engine:
         request.sequences.append(sequence)
         return sequence
 
+    def _clear(self, pages: list[int]) -> None:
+        """Zero what a failed request leaves behind: a number that is none would spread through masked reads."""
+        pages = [page for page in pages if page < self._store.pages]
+        if pages:
+            self._store.clear(pages)
+
     def _cancel(self, request: Request) -> None:
         with self._lock:
             if not request.done:
@@ -164,20 +170,29 @@ class Engine:
                 raise  # an interrupt is for the thread that it reached
 
     def _segments(self, shares: list[Share]) -> list[Segment]:
-        segments, copies = [], []
+        segments: list[Segment] = []
+        copies: list[tuple[int, int]] = []
         for share in shares:
             sequence, tokens = share.pending.read.sequence, share.tokens
             if not self.backend.incremental:
                 tokens = np.concatenate([sequence.tokens, tokens])
                 sequence.rewind(0)
-            copies += sequence.prepare(len(tokens))
+            needed = sequence.prepare(len(tokens))
+            if {target for _, target in needed} & {source for source, _ in copies}:
+                self._copy(copies)  # the page that is copied into must not be one that has yet to be copied from
+                copies = []
+            copies += needed
             segments.append(Segment(tokens, len(sequence), sequence.pages, share.rows, sequence.span))
+        self._copy(copies)
+        return segments
+
+    def _copy(self, copies: list[tuple[int, int]]) -> None:
+        """Copy pages (source, target), in a store that has all of the pool's pages."""
         if self.pool.capacity > self._store.pages:
             room = max(self.pool.capacity, self._store.pages * 5 // 4)
             self._store.resize(room if self.pool.limit is None else min(room, self.pool.limit))
         if copies:
             self._store.copy([source for source, _ in copies], [target for _, target in copies])
-        return segments
 
     def _complete(self, shares: list[Share], segments: list[Segment], forward: Forward) -> None:
         touched: dict[Request, None] = {}

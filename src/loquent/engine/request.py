@@ -42,6 +42,7 @@ class Request:
 
     task: Task
     pages: int  # the most it may hold at once: what admission sets aside for it
+    clear: Callable[[list[int]], None]  # zeroes pages
     strategy: Strategy | None = None
     sequences: list[Sequence] = field(default_factory=list)
     reads: list[PendingRead] = field(default_factory=list)
@@ -62,6 +63,7 @@ class Request:
     def fail(self, error: BaseException) -> None:
         """End the request, and only it, with the reason why."""
         self.error = error
+        self.clear([page for sequence in self.sequences for page in sequence.disown()])
         self.finish()
 
     def finish(self) -> None:

@@ -78,6 +78,13 @@ class PageStore:
                 pages = plane.view(self._pages, -1)
                 pages.index_copy_(0, target, pages.index_select(0, source))
 
+    def clear(self, pages: Sequence[int]) -> None:
+        """Fill whole pages with zeros, all layers and planes."""
+        chosen = torch.as_tensor(pages, device=self._device)
+        for planes in self.planes:
+            for plane in planes:
+                plane.view(self._pages, -1).index_fill_(0, chosen, 0)
+
     def write(self, layer: int, slots: Tensor | slice, entries: Sequence[Tensor]) -> None:
         """Write the entries of packed tokens, a tensor (tokens, ...) per plane, into their slots; without gradient."""
         for plane, entry in zip(self.planes[layer], entries):
