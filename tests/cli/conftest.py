@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pty
 import select
-import signal
 import subprocess
 import sys
 import time
@@ -55,13 +54,24 @@ def run_process() -> Callable[..., subprocess.CompletedProcess[str]]:
     return run
 
 
+# In a session of its own, the first terminal that a process opens becomes the one whose Ctrl-C reaches it.
+IN_ITS_TERMINAL = "import os, sys; os.close(os.open(os.ttyname(0), os.O_RDWR)); os.execv(sys.argv[1], sys.argv[1:])"
+
+
 class InTerminal:
     """A process whose three streams are a terminal."""
 
     def __init__(self, *arguments: str, **changes: str) -> None:
-        self.pid, self.terminal = pty.fork()
-        if self.pid == 0:
-            os.execve(sys.executable, [*COMMAND, *arguments], environment(**changes))
+        self.terminal, its_end = pty.openpty()
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", IN_ITS_TERMINAL, *COMMAND, *arguments],
+            stdin=its_end,
+            stdout=its_end,
+            stderr=its_end,
+            env=environment(**changes),
+            start_new_session=True,
+        )
+        os.close(its_end)
         self.seen = ""
 
     def read_until(self, text: str, seconds: float = 30) -> str:
@@ -86,17 +96,26 @@ class InTerminal:
         self.seen = ""
         os.write(self.terminal, text.encode())
 
-    def interrupt(self) -> None:
+    def interrupt(self, until: str = "") -> None:
+        """Press Ctrl-C; again each second until `until` is seen, since one at the wrong moment can go unnoticed."""
         self.type("\x03")
+        for _ in range(30 if until else 0):
+            if select.select([self.terminal], [], [], 1)[0]:
+                self.read_until(until)
+                return
+            self.type("\x03")
 
     def end(self) -> int:
         """Everything is read; the exit code."""
-        while self._read():
+        while select.select([self.terminal], [], [], 30)[0] and self._read():
             pass
-        _, status = os.waitpid(self.pid, 0)
+        return self.process.wait(10)
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
         os.close(self.terminal)
-        self.pid = 0
-        return os.waitstatus_to_exitcode(status)
 
 
 @pytest.fixture
@@ -109,6 +128,4 @@ def in_terminal() -> Any:
 
     yield start
     for each in started:
-        if each.pid:
-            os.kill(each.pid, signal.SIGKILL)
-            os.waitpid(each.pid, 0)
+        each.close()
