@@ -37,7 +37,10 @@ CASES: dict[str, Case] = {
             "rope_type": "yarn",
             "factor": POSITIONS / ORIGINAL,
             "original_max_position_embeddings": ORIGINAL,
-            "beta_fast": 8.0, "beta_slow": 0.5, "mscale": 0.8, "mscale_all_dim": 1.3,
+            "beta_fast": 8.0,
+            "beta_slow": 0.5,
+            "mscale": 0.8,
+            "mscale_all_dim": 1.3,
         },
         {},
     ),
@@ -64,7 +67,10 @@ CASES: dict[str, Case] = {
     "llama3": (
         Llama3Scaling(8.0, 1.0, 4.0, ORIGINAL),
         {
-            "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+            "rope_type": "llama3",
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
             "original_max_position_embeddings": ORIGINAL,
         },
         {},
