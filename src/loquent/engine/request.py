@@ -149,6 +149,13 @@ class Handle:
             raise RequestCancelledError("the request has no result: it was cancelled, or has not ended yet")
         return self._request.task.ranked
 
+    def so_far(self, count: int) -> list[Hypothesis]:
+        """The hypotheses, or `count` of which the first holds what was committed before the request was cancelled."""
+        if self._request.task.ranked:
+            return self._request.task.ranked
+        outputs = [tuple(self._request.task.output), *[()] * (count - 1)]
+        return [Hypothesis(output, "cancelled") for output in outputs]
+
     def cancel(self) -> None:
         """End the request now and free what it holds; cancelling one that has ended does nothing."""
         self._cancel(self._request)

@@ -10,6 +10,7 @@ from collections.abc import Generator
 from typing import Any
 
 from loquent.decoding.task import Hypothesis
+from loquent.errors import RequestCancelledError
 from loquent.generation.binding import Bound, engine_of
 from loquent.generation.results import GenerateOutput, padded, tensor_like
 from loquent.generation.running import Run, StreamEvent, start
@@ -39,7 +40,8 @@ def generate(
         inputs: ids (rows, length), as a tensor, an array, lists, or what a tokenizer returns. Rows may be padded on
             either side where `attention_mask` says so; lists may differ in length. Without inputs the row is BOS.
         generation_config: a GenerationConfig; fields that it does not set are those of `model.generation_config`.
-        streamer: an object with `put(value)` and `end()`: is given the prompts, then a token of each row at a time.
+        streamer: an object with `put(value)` and `end()`: is given the prompts, then a token of each row at a time. If
+            `put` raises RequestCancelledError, generating stops and what is there so far is returned.
         seed: makes sampling repeatable; one for all rows, or a list with one for each. Rows with the same prompt and
             seed are equal, sequences of one prompt (`num_return_sequences`) are not.
         tokenizer: what `stop_strings` are compared through.
@@ -94,6 +96,9 @@ def run_all(
         results = run.results()
         if feed:
             feed.end()
+    except RequestCancelledError:  # whoever reads the stream has left it, which is no failure of this call
+        run.cancel()
+        return run, run.unfinished()
     except BaseException as error:
         run.cancel()
         if feed:

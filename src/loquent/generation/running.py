@@ -74,6 +74,11 @@ class Run:
         ranked = [handle.result() for handle in self.handles]
         return [hypothesis for hypotheses in ranked for hypothesis in hypotheses]
 
+    def unfinished(self) -> list[Hypothesis]:
+        """The results of what has ended, and as far as they came, those of what was cancelled."""
+        each = self.rows // len(self.handles)
+        return [hypothesis for handle in self.handles for hypothesis in handle.so_far(each)]
+
     def cancel(self) -> None:
         """End what has not ended."""
         for handle in self.handles:
