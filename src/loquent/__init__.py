@@ -54,13 +54,26 @@ if TYPE_CHECKING:
     from loquent.tokenization import (
         AutoTokenizer,
         BatchEncoding,
+        CodeLlamaTokenizer,
+        CodeLlamaTokenizerFast,
         GPT2Tokenizer,
         GPT2TokenizerFast,
+        GPTNeoXTokenizer,
         GPTNeoXTokenizerFast,
         LlamaTokenizer,
         LlamaTokenizerFast,
+        OpenAIGPTTokenizer,
+        OpenAIGPTTokenizerFast,
+        PreTrainedTokenizer,
+        PreTrainedTokenizerBase,
         PreTrainedTokenizerFast,
+        T5Tokenizer,
+        T5TokenizerFast,
+        TokenizersBackend,
+        WhisperTokenizer,
+        WhisperTokenizerFast,
     )
+    from loquent.torch.cache import DynamicCache
     from loquent.torch.classes import (
         AutoModel,
         AutoModelForCausalLM,
@@ -77,6 +90,7 @@ if TYPE_CHECKING:
         LlamaForCausalLM,
         LlamaModel,
     )
+    from loquent.torch.model import PreTrainedModel
 
 __all__ = [
     "ArgumentError",
@@ -89,11 +103,14 @@ __all__ = [
     "BatchEncoding",
     "CapacityError",
     "CheckpointError",
+    "CodeLlamaTokenizer",
+    "CodeLlamaTokenizerFast",
     "ConfigError",
     "ContextLengthError",
     "DogeConfig",
     "DogeForCausalLM",
     "DogeModel",
+    "DynamicCache",
     "EosTokenCriteria",
     "GPT2Config",
     "GPT2LMHeadModel",
@@ -109,6 +126,7 @@ __all__ = [
     "GPTNeoXConfig",
     "GPTNeoXForCausalLM",
     "GPTNeoXModel",
+    "GPTNeoXTokenizer",
     "GPTNeoXTokenizerFast",
     "GenerationConfig",
     "HubError",
@@ -123,18 +141,28 @@ __all__ = [
     "MaxLengthCriteria",
     "MaxTimeCriteria",
     "MissingExtraError",
+    "OpenAIGPTTokenizer",
+    "OpenAIGPTTokenizerFast",
+    "PreTrainedModel",
+    "PreTrainedTokenizer",
+    "PreTrainedTokenizerBase",
     "PreTrainedTokenizerFast",
     "PretrainedConfig",
     "RequestCancelledError",
     "StopStringCriteria",
     "StoppingCriteria",
     "StoppingCriteriaList",
+    "T5Tokenizer",
+    "T5TokenizerFast",
     "TemplateError",
     "TextGenerationPipeline",
     "TextIteratorStreamer",
     "TextModel",
     "TextStreamer",
     "TokenizerError",
+    "TokenizersBackend",
+    "WhisperTokenizer",
+    "WhisperTokenizerFast",
     "__version__",
     "load",
     "pipeline",
@@ -164,13 +192,18 @@ _NAMES_OF_MODULE = {
     "pipelines": "TextGenerationPipeline pipeline",
     "text": "TextModel load",
     "tokenization": (
-        "AutoTokenizer BatchEncoding GPT2Tokenizer GPT2TokenizerFast GPTNeoXTokenizerFast LlamaTokenizer "
-        "LlamaTokenizerFast PreTrainedTokenizerFast"
+        "AutoTokenizer BatchEncoding CodeLlamaTokenizer CodeLlamaTokenizerFast GPT2Tokenizer "
+        "GPT2TokenizerFast GPTNeoXTokenizer GPTNeoXTokenizerFast LlamaTokenizer LlamaTokenizerFast "
+        "OpenAIGPTTokenizer OpenAIGPTTokenizerFast PreTrainedTokenizer PreTrainedTokenizerBase "
+        "PreTrainedTokenizerFast T5Tokenizer T5TokenizerFast TokenizersBackend WhisperTokenizer "
+        "WhisperTokenizerFast"
     ),
+    "torch.cache": "DynamicCache",
     "torch.classes": (
         "AutoModel AutoModelForCausalLM DogeForCausalLM DogeModel GPT2LMHeadModel GPT2Model GPTBigCodeForCausalLM "
         "GPTBigCodeModel GPTNeoForCausalLM GPTNeoModel GPTNeoXForCausalLM GPTNeoXModel LlamaForCausalLM LlamaModel"
     ),
+    "torch.model": "PreTrainedModel",
 }
 _MODULE_OF_NAME = {name: f"loquent.{module}" for module, names in _NAMES_OF_MODULE.items() for name in names.split()}
 
