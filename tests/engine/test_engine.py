@@ -188,6 +188,76 @@ def test_a_failing_criterion_or_strategy_fails_its_request() -> None:
     assert_nothing_held(engine)
 
 
+def test_pages_that_a_failed_requests_sequences_shared_are_cleared_too() -> None:
+    def broken(task: Task) -> Strategy:
+        sequence = task.open()
+        yield [Read(sequence, task.prompt, Top(2))]
+        twins = [sequence.fork(), sequence.fork()]
+        yield [Read(twin, np.array([number]), Top(2)) for number, twin in enumerate(twins)]
+        raise LookupError("broken strategy")
+
+    engine = Engine(ToyBackend(), page_size=4)
+    other = engine.submit([1, 2, 3, 4, 5], GREEDY)
+    handle = engine.submit(range(10), Decoding(broken, Stopping(5), branches=3))
+    engine.step()
+    held = {int(page) for sequence in handle._request.sequences for page in sequence.pages}
+    finish(engine, other)
+    assert len(held) == 3
+    assert not np.nan_to_num(engine._store.content[sorted(held)]).any()
+    with pytest.raises(LookupError):
+        handle.result()
+    assert_nothing_held(engine)
+
+
+def test_a_strategy_that_reads_wrongly_fails_alone() -> None:
+    def closed(task: Task) -> list[Read]:
+        sequence = task.open()
+        sequence.close()
+        return [Read(sequence, task.prompt, Top(2))]
+
+    def twice(task: Task) -> list[Read]:
+        sequence = task.open()
+        return [Read(sequence, task.prompt, Top(2)), Read(sequence, task.prompt, Top(2))]
+
+    def no_tokens(task: Task) -> list[Read]:
+        return [Read(task.open(), task.prompt[:0], Top(2))]
+
+    def unknown(task: Task) -> list[Read]:
+        return [Read(task.open(), task.prompt, "everything")]  # type: ignore[arg-type]
+
+    for reads, message in (
+        (closed, "had closed"),
+        (twice, "each of them once"),
+        (no_tokens, "read no tokens"),
+        (unknown, "wants 'everything'"),
+        (lambda task: [], "one sequence or more"),
+    ):
+
+        def strategy(task: Task, reads: Any = reads) -> Strategy:
+            yield reads(task)
+
+        engine = Engine(ToyBackend())
+        good, bad = engine.submit([3], GREEDY), engine.submit([3], Decoding(strategy, Stopping(5)))
+        assert finish(engine, good) == [alone([3], GREEDY)]
+        with pytest.raises(ValueError, match=message):
+            bad.result()
+        assert_nothing_held(engine)
+
+
+def test_an_interrupt_ends_what_it_interrupted() -> None:
+    class Interrupted(ToyBackend):
+        def run(self, *args: Any, **kwargs: Any) -> Any:
+            raise KeyboardInterrupt
+
+    engine = Engine(Interrupted())
+    handle = engine.submit([1], GREEDY)
+    with pytest.raises(KeyboardInterrupt):
+        engine.step()
+    assert handle.done
+    assert not engine.step()
+    assert_nothing_held(engine)
+
+
 def test_a_broken_pass_fails_what_was_in_it() -> None:
     class Breaking(ToyBackend):
         def run(self, *args: Any, **kwargs: Any) -> Any:

@@ -63,8 +63,14 @@ class Request:
     def fail(self, error: BaseException) -> None:
         """End the request, and only it, with the reason why."""
         self.error = error
-        self.clear([page for sequence in self.sequences for page in sequence.disown()])
-        self.finish()
+        try:
+            left: list[int] = []
+            for sequence in list(self.sequences):
+                left += sequence.disown()
+                sequence.close()  # what it shared with the next one is that one's own now
+            self.clear(left)
+        finally:
+            self.finish()
 
     def finish(self) -> None:
         """Close the strategy and give every page back."""

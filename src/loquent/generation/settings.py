@@ -50,7 +50,7 @@ def row_seeds(seed: Any, config: GenerationConfig, rows: int) -> list[int]:
 def callables(value: Any, argument: str) -> tuple[Any, ...]:
     """One callable, several, or none, as a tuple."""
     listed = () if value is None else tuple(value) if isinstance(value, Iterable) else (value,)
-    bad = next((item for item in listed if not callable(item)), None)
-    if bad is not None:
-        raise ArgumentError(f"{argument} has {bad!r}, which cannot be called with (input_ids, scores).")
+    bad = [item for item in listed if not callable(item)]
+    if bad:
+        raise ArgumentError(f"{argument} has {bad[0]!r}, which cannot be called with (input_ids, scores).")
     return listed

@@ -1,0 +1,39 @@
+"""Tiny models of transformers, and the same ones loaded by us; one thread is fastest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from decoding.pairs import random_llama
+from loquent import GenerationConfig
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
+    """A model of ours and the same one of transformers."""
+    return random_llama(tmp_path_factory.mktemp("llama"), 1)
+
+
+@pytest.fixture
+def model(pair: tuple[Any, Any]) -> Iterator[Any]:
+    """Our model, with fresh settings; what a test leaves in its store is a failure."""
+    ours = pair[0]
+    ours.generation_config = GenerationConfig()
+    yield ours
+    if "_engine_slot" in vars(ours):
+        engine = ours._engine_slot.engine
+        assert engine.scheduler.idle
+        assert engine.pool.held == 0
+        assert not engine.pool._aside.any()
