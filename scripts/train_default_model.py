@@ -40,7 +40,7 @@ def main() -> None:
     torch.manual_seed(recipe.seed)
     model = DogeForCausalLM(recipe.config())
     if not arguments.eager:
-        for block in model.model.blocks:
+        for block in model.stack.blocks:
             block.compile(dynamic=False)
     batches = sequences(tokens, np.array(paragraph_breaks(tokenizer)), recipe)
     seconds = train(model, batches, recipe, arguments.checkpoint)

@@ -38,8 +38,8 @@ document ends are paid for too). After {written_texts} openings from the held-ou
 
 ## Text
 
-Books from GITenberg, in the public domain in the USA (a few authors died too recently for that to hold everywhere):
-tales, fables and children's novels in English, printed mostly between 1840 and 1925. Of 178 books those are kept of
+Books from GITenberg, in the public domain in the USA (elsewhere some may not be, by their authors' years of death):
+tales, fables and children's novels in English, most of them a century old or more. Of 178 books those are kept of
 whose words at least 86% are among the 2,000 commonest of all. Verse, headings, tables, and longer paragraphs that
 occurred before are left out, speech is put in double quotes; a document is a tale or a chapter, with one line a
 paragraph. Every fortieth book that is kept, three in all, is held out whole, and no paragraph of 60 characters or more

@@ -30,7 +30,7 @@ class Recipe:
     positions: int = 2048
     length: int = 256  # of the sequences, and how far back attention reaches
     rows: int = 16  # sequences in a step
-    steps: int = 2400
+    steps: int = 3300
     warm_up: int = 80
     decay: float = 0.6  # the share of the steps in which the learning rate falls to zero, at the end
     matrix_rate: float = 0.02

@@ -66,7 +66,7 @@ def _codes(symbols: NDArray[np.generic], length: int, size: int) -> Integers:
 
 def _order(grams: Integers, counts: Integers, size: int) -> _Order:
     contexts, context_of, kinds = np.unique(grams // size, return_inverse=True, return_counts=True)
-    totals = np.bincount(context_of, weights=counts)
+    totals = np.bincount(context_of, weights=counts).astype(float)
     once, twice = int((counts == 1).sum()), int((counts == 2).sum())
     return _Order(grams, counts, contexts, totals, kinds.astype(float), once / (once + 2 * twice) if once else 0.5)
 
