@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Hashable
 from collections.abc import Sequence as Items
 
@@ -13,6 +12,7 @@ from loquent.cache import PagePool, PrefixIndex, Sequence
 from loquent.decoding.task import Decoding, Task
 from loquent.engine.backend import Backend, Forward, Segment
 from loquent.engine.delivery import deliver
+from loquent.engine.fair_lock import FairLock
 from loquent.engine.request import Handle, Request
 from loquent.engine.scheduler import Scheduler, Share
 from loquent.errors import CapacityError
@@ -47,7 +47,7 @@ class Engine:
         self.scheduler = Scheduler(step_tokens, max_running, self.pool.limit)
         self._prefixes = PrefixIndex() if reuse_prefixes and backend.incremental else None
         self._store = backend.open_store(page_size)
-        self._lock = threading.RLock()
+        self.lock = FairLock()
         self.steps = 0
 
     def submit(self, prompt: Items[int] | NDArray[np.int64], decoding: Decoding) -> Handle:
@@ -66,13 +66,13 @@ class Engine:
                 f"and there are {self.pool.limit * size}. Ask for fewer, or give the engine more kv_tokens."
             )
         request = Request(Task(tokens, decoding, open=lambda: self._open(request)), pages, self._clear)
-        with self._lock:
+        with self.lock:
             self.scheduler.waiting.append(request)
-        return Handle(request, self._cancel, self._lock)
+        return Handle(request, self._cancel, self.lock)
 
     def step(self) -> bool:
         """One step of everything that runs. Returns whether anything is left to do."""
-        with self._lock:
+        with self.lock:
             for request in self.scheduler.admit():
                 request.start()
             self._share_prefixes()
@@ -84,13 +84,13 @@ class Engine:
 
     def forget_prefixes(self) -> None:
         """Drop what is remembered for reuse (when the weights may have changed) if nothing runs."""
-        with self._lock:
+        with self.lock:
             if self.scheduler.idle:
                 self.pool.forget_all()
 
     def release_memory(self) -> None:
         """Give back the store's memory that no running request holds."""
-        with self._lock:
+        with self.lock:
             self.pool.shrink()
             if self.pool.capacity < self._store.pages:
                 self._store.resize(self.pool.capacity)
@@ -128,7 +128,7 @@ class Engine:
             self._store.clear(pages)
 
     def _cancel(self, request: Request) -> None:
-        with self._lock:
+        with self.lock:
             if not request.done:
                 request.finish()
             if request in self.scheduler.waiting:

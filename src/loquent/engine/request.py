@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
 from loquent.cache import Sequence
 from loquent.decoding.task import Hypothesis, Read, Strategy, Task
 from loquent.decoding.wants import WANTS, Likelihood
+from loquent.engine.fair_lock import FairLock
 from loquent.errors import RequestCancelledError
 
 
@@ -113,7 +113,7 @@ def _check(reads: list[Read]) -> None:
 class Handle:
     """What the owner of a request holds: its new tokens as they come, its results, and the means to cancel it."""
 
-    def __init__(self, request: Request, cancel: Callable[[Request], None], lock: AbstractContextManager[Any]) -> None:
+    def __init__(self, request: Request, cancel: Callable[[Request], None], lock: FairLock) -> None:
         self._request, self._cancel, self._lock = request, cancel, lock
         self._taken = 0
 
@@ -129,19 +129,20 @@ class Handle:
 
     def new_tokens(self) -> list[int]:
         """The tokens committed since the last call; raises what made the request fail."""
-        return self.news()[0]
+        tokens, _, error = self.news()
+        if error:
+            raise error
+        return tokens
 
-    def news(self) -> tuple[list[int], bool]:
-        """The tokens committed since the last call, and whether they are the last; raises what made the request fail.
+    def news(self) -> tuple[list[int], bool, BaseException | None]:
+        """The tokens committed since the last call, whether they are the last, and what made the request fail.
 
-        Both are of one moment, even where other threads step the engine.
+        All are of one moment, even where other threads step the engine.
         """
         with self._lock:
-            if self._request.error:
-                raise self._request.error
             tokens = self._request.task.output[self._taken :]
             self._taken += len(tokens)
-            return tokens, self._request.done
+            return tokens, self._request.done, self._request.error
 
     def result(self) -> list[Hypothesis]:
         """The hypotheses, best first; raises what made the request fail.

@@ -56,17 +56,17 @@ class Run:
         each = self.rows // len(self.handles)  # rows of a handle
         live = list(enumerate(self.handles))
         while live:
-            self.engine.step()
-            ended = set()
-            for number, handle in live:
-                tokens, last = handle.news()
-                if last:
-                    ended.add(number)
-                if tokens or last:
-                    yield StreamEvent(number * each, tuple(tokens), handle.reason if last else None)
-                if last:
+            with self.engine.lock:  # one turn for the step and its news, not as many as there are requests
+                self.engine.step()
+                news = [(number, handle, *handle.news()) for number, handle in live]
+            for number, handle, tokens, ended, error in news:
+                if error:
+                    raise error
+                if tokens or ended:
+                    yield StreamEvent(number * each, tuple(tokens), handle.reason if ended else None)
+                if ended:
                     yield from _others(handle, number * each)
-            live = [(number, handle) for number, handle in live if number not in ended]
+            live = [(number, handle) for number, handle, _, ended, _ in news if not ended]
         self._tidy()
 
     def results(self) -> list[Hypothesis]:

@@ -1,0 +1,56 @@
+"""A lock that threads get in the order in which they asked for it; it protects nothing by itself."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from types import TracebackType
+
+
+class FairLock:
+    """A re-entrant lock with a queue.
+
+    Python's own locks let a thread that steps the engine in a loop take the lock again before one that waits for it
+    has woken, until the loop ends.
+    """
+
+    def __init__(self) -> None:
+        self._mutex = threading.Lock()
+        self._waiting: deque[tuple[threading.Lock, int]] = deque()  # a gate that opens with the turn, and the thread
+        self._owner: int | None = None
+        self._depth = 0
+
+    def __enter__(self) -> None:
+        thread = threading.get_ident()
+        with self._mutex:
+            if self._owner is None or self._owner == thread:
+                self._owner = thread
+                self._depth += 1
+                return
+            gate = threading.Lock()
+            gate.acquire()
+            self._waiting.append((gate, thread))
+        try:
+            gate.acquire()
+        except BaseException:  # an interrupt: leave the queue, or pass on a turn that has just come
+            with self._mutex:
+                if self._owner == thread:
+                    self._pass_on()
+                else:
+                    self._waiting.remove((gate, thread))
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        with self._mutex:
+            self._depth -= 1
+            if not self._depth:
+                self._pass_on()
+
+    def _pass_on(self) -> None:
+        self._owner, self._depth = None, 0
+        if self._waiting:
+            gate, self._owner = self._waiting.popleft()
+            self._depth = 1
+            gate.release()
