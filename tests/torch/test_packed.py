@@ -52,6 +52,35 @@ def test_products_are_equal(rows: int, bias: bool, dtype: torch.dtype) -> None:
     torch.testing.assert_close(found, expected, atol=1e-5 if dtype == torch.float32 else 0.02, rtol=0.02)
 
 
+def test_memory_that_is_used_again_is_not_taken_for_the_old_weights() -> None:
+    """Assigning `.data` counts as no change of version, and an allocator gives addresses out again."""
+    layer, linears, x = nn.Linear(64, 64), PackedLinears(), torch.randn(4, 64)
+    addresses = set()
+
+    def check() -> None:
+        with torch.inference_mode():
+            torch.testing.assert_close(linears(layer, x), layer(x), atol=1e-4, rtol=0)
+
+    for _ in range(30):
+        check()
+        addresses.add(layer.weight.data_ptr())
+        for _ in range(2):
+            layer.weight.data = torch.randn(64, 64)
+        check()
+        layer.to(torch.bfloat16).float()
+    assert len(addresses) < 30, "no address was used again: this test shows nothing"
+
+
+def test_a_converted_models_copies_are_freed() -> None:
+    model = tiny("llama")
+    logits_of(model)
+    copies = TorchBackend(model)._packed
+    assert copies.bytes > 0
+    model.to(torch.float64)
+    TorchBackend(model)
+    assert copies.bytes == 0
+
+
 def test_weights_that_changed_are_packed_again() -> None:
     model = tiny("llama")
     before = logits_of(model)

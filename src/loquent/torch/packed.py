@@ -25,6 +25,7 @@ _SMALL = 1 << 16
 @dataclass(frozen=True, eq=False)
 class _Packed:
     weight: Tensor
+    source: Tensor  # shares the parameter's memory, so that no other tensor gets its address as long as this lives
     address: int
     version: int
 
@@ -48,10 +49,16 @@ class PackedLinears:
             return F.linear(x, weight, layer.bias)
         packed = self._packed.get(layer)
         if packed is None or packed.address != weight.data_ptr() or packed.version != weight._version:
-            packed = _Packed(_reorder(weight), weight.data_ptr(), weight._version)
+            packed = _Packed(_reorder(weight), weight.detach(), weight.data_ptr(), weight._version)
             self._packed[layer] = packed
         product: Tensor = _multiply()(x, packed.weight, layer.bias, "none", [], "")
         return product
+
+    def forget_moved(self) -> None:
+        """Free the copies of parameters that are elsewhere now, as after converting the model."""
+        moved = [layer for layer, packed in self._packed.items() if packed.address != layer.weight.data_ptr()]
+        for layer in moved:
+            del self._packed[layer]
 
     def clear(self) -> None:
         """Free the copies."""

@@ -34,6 +34,7 @@ class TorchBackend:
     def __init__(self, model: CausalLM) -> None:
         self.model = model
         self._packed = _PACKED.setdefault(model, PackedLinears())
+        self._packed.forget_moved()
 
     @property
     def vocabulary(self) -> int:
