@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar, overload
 
 from loquent.config.fields import FieldTable, field_table
-from loquent.config.json_file import JsonFile, repository_of, saving_folder
+from loquent.config.json_file import JsonFile, saving_folder
 from loquent.config.limits import check_sizes
 from loquent.config.reading import CONFIG_FILE, read_config_dict, read_json_object
 from loquent.config.spelling import contradiction, dtype_name, labels
 from loquent.errors import ArgumentError, ConfigError
+from loquent.hub.push import repository_of
 from loquent.hub.resolve import HUB_KEYWORDS
 
 C = TypeVar("C", bound="PretrainedConfig")

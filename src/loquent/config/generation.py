@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from loquent.config.fields import FieldTable, field_table
 from loquent.config.generation_checks import check_conflicts, check_saved, check_values
-from loquent.config.json_file import JsonFile, repository_of, saving_folder
+from loquent.config.json_file import JsonFile, saving_folder
 from loquent.config.reading import read_config_dict
 from loquent.errors import ArgumentError, ConfigError
+from loquent.hub.push import repository_of
 from loquent.hub.resolve import HUB_KEYWORDS, is_plain_name, resolve_file
 
 if TYPE_CHECKING:

@@ -11,7 +11,6 @@ from typing import Any
 from loquent.errors import ArgumentError, ConfigError
 from loquent.hub.files import write_text
 from loquent.hub.push import push_folder
-from loquent.hub.resolve import is_repository
 
 
 class JsonFile:
@@ -98,14 +97,6 @@ def saving_folder(save_directory: str | os.PathLike[str]) -> Path:
         raise ArgumentError(f"save_directory={str(save_directory)!r} is a file. Pass a folder, or a new name.")
     folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-def repository_of(save_directory: str | os.PathLike[str]) -> str:
-    """The repository that a folder is pushed to where none is named: a relative "owner/name", or the folder's name."""
-    parts = Path(save_directory).parts
-    return (
-        "/".join(parts) if len(parts) == 2 and is_repository("/".join(parts)) else Path(save_directory).resolve().name
-    )
 
 
 def _with_string_keys(value: Any, owner: str) -> Any:

@@ -102,7 +102,7 @@ class Pretrained(Chat):
             legacy_format: True writes vocabulary files without tokenizer.json, False only tokenizer.json, None both
                 where there are both.
             filename_prefix: put before each name, with a dash.
-            push_to_hub: upload the folder then.
+            push_to_hub: upload the files written then.
             save_jinja_files: chat templates as files of their own; False puts them into tokenizer_config.json.
             repo_id: where to; the folder's name if None.
             hub: `commit_message`, `private`, `token`, `revision`, `create_pr` of the upload.
@@ -133,9 +133,9 @@ class Pretrained(Chat):
                 self._tokenizer.save(str(path))
             written.append(path)
         if push_to_hub:
-            from loquent.hub.push import push_folder
+            from loquent.hub.push import push_folder, repository_of
 
-            push_folder(folder, repo_id or folder.name, **hub)
+            push_folder(folder, repo_id or repository_of(save_directory), files=written, **hub)
         return tuple(str(path) for path in written)
 
     def save_vocabulary(

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from loquent.config.generation import GENERATION_CONFIG_FILE
 from loquent.config.json_file import saving_folder
+from loquent.config.reading import CONFIG_FILE
 from loquent.errors import ArgumentError
-from loquent.hub.push import push_folder
+from loquent.hub.push import push_folder, repository_of
 from loquent.hub.writing import TensorToWrite, write_checkpoint
 from loquent.torch.loading import FILE_DTYPES, wanted_tensors
 from loquent.torch.options import name_of
@@ -44,9 +46,11 @@ def save_model(
     config.save_pretrained(folder)
     if model.can_generate():
         model.generation_config.save_pretrained(folder)
-    write_checkpoint(folder, tensors_to_write(model), max_shard_size=max_shard_size)
+    written = write_checkpoint(folder, tensors_to_write(model), max_shard_size=max_shard_size)
     if push_to_hub:
-        push_folder(folder, push.pop("repo_id", folder.name), **push)
+        configs = [folder / CONFIG_FILE, *([folder / GENERATION_CONFIG_FILE] if model.can_generate() else [])]
+        repository = push.pop("repo_id", None) or repository_of(save_directory)
+        push_folder(folder, repository, files=[*configs, *written], **push)
 
 
 def push_model(model: PreTrainedModel, repo_id: str, *, max_shard_size: int | str = "5GB", **push: Any) -> str:
