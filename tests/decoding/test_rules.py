@@ -229,6 +229,25 @@ def test_the_whole_pipeline_is_that_of_transformers(scores: list[float], tokens:
         assert_same(found, wanted.numpy()[0])
 
 
+@pytest.mark.parametrize("library", LIBRARIES.values(), ids=LIBRARIES)
+def test_top_p_of_a_wide_vocabulary(library: Library) -> None:
+    """Where few tokens are enough, where hundreds are, where nearly all are, in one batch and alone."""
+    random = np.random.default_rng(0)
+    scores = random.standard_normal((5, 6000)).astype(np.float32) * np.array([[8], [2.5], [1], [0.2], [3]], np.float32)
+    scores[4, 50:] = -math.inf
+    masses = [0.9, 0.8, 0.95, 0.99, 0.7]
+    rules: list[tuple[Rule, ...]] = [(TopP(mass),) for mass in masses]
+    found = to_numpy(apply_rules(library(scores.copy()), rules, [context([0, 0])] * 5))
+    kept = [int(np.isfinite(row).sum()) for row in found]
+    assert kept[0] < 100 < kept[1] < 4096 < kept[3]
+    for row, mass, left in zip(scores, masses, found):
+        wanted = theirs.TopPLogitsWarper(mass)(torch.tensor([[0]]), torch.tensor(row[None])).numpy()[0]
+        different = np.flatnonzero(np.isinf(left) != np.isinf(wanted))
+        assert len(different) <= 1 + 0.002 * len(row)  # where float32 sums of thousands round another way
+        alone = apply_rules(library(row[None].copy()), [(TopP(mass),)], [context([0, 0])])
+        np.testing.assert_array_equal(to_numpy(alone)[0], left)
+
+
 def test_tokens_that_tie_stay_together() -> None:
     """Which of equal scores a library sorts first must not matter, so none of them is cut off alone."""
     row = [2.0, 1.0, 1.0, 1.0, 0.0]

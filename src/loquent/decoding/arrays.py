@@ -36,6 +36,13 @@ def to_numpy(array: Array) -> NDArray[Any]:
     return np.asarray(array)
 
 
+def on_cpu(array: Array) -> bool:
+    """Whether the array is in the host's memory."""
+    return array_api_compat.is_numpy_array(array) or (
+        array_api_compat.is_torch_array(array) and bool(array.device.type == "cpu")
+    )
+
+
 def put(scores: Array, rows: Ints, tokens: Ints, values: Array) -> Array:
     """The scores with `values` (one, or one a pair) at the pairs (rows[i], tokens[i])."""
     if not len(rows):

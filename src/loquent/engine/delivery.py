@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from loquent.decoding.arrays import Array, beside, log_softmax, namespace, to_numpy
+from loquent.decoding.arrays import Array, beside, log_softmax, to_numpy
 from loquent.decoding.random import Purpose, uniform
 from loquent.decoding.rules import Context, apply_rules
 from loquent.decoding.selection import best, drawn, most_likely
@@ -81,11 +82,9 @@ def _context(pending: PendingRead) -> Context:
 
 def _next(rows: list[Row], logits: Array) -> list[int]:
     scores = _processed(rows, logits, normalized=False)
-    _check(scores)
-    tokens = np.zeros(len(rows), np.int64)
+    tokens = most_likely(scores)
+    _check(to_numpy(scores[beside(scores, np.arange(len(rows))), beside(scores, tokens)]))
     sampled = [pending.request.task.decoding.sampled for _, pending in rows]
-    if not all(sampled):
-        tokens = most_likely(scores)
     if any(sampled):
         draws = [i for i, draw in enumerate(sampled) if draw]
         numbers = [_draw_number(rows[i][1]) for i in draws]
@@ -99,9 +98,8 @@ def _draw_number(pending: PendingRead) -> float:
     return uniform(task.decoding.seed, len(task.prompt) + len(task.output), Purpose.DRAW)
 
 
-def _check(scores: Array) -> None:
+def _check(highest: NDArray[Any]) -> None:
     """Refuses what cannot be chosen from: rules that leave nothing, and logits that are no numbers."""
-    highest = to_numpy(namespace(scores).max(scores, axis=-1))
     if np.isnan(highest).any():
         raise ArgumentError(_NO_NUMBERS)
     if (highest == -math.inf).any():

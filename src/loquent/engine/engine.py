@@ -68,7 +68,7 @@ class Engine:
         request = Request(Task(tokens, decoding, open=lambda: self._open(request)), pages, self._clear)
         with self.lock:
             self.scheduler.waiting.append(request)
-        return Handle(request, self._cancel, self.lock)
+        return Handle(request, self._cancel)
 
     def step(self) -> bool:
         """One step of everything that runs. Returns whether anything is left to do."""

@@ -9,7 +9,6 @@ from typing import Any
 from loquent.cache import Sequence
 from loquent.decoding.task import Hypothesis, Read, Strategy, Task
 from loquent.decoding.wants import WANTS, Likelihood
-from loquent.engine.fair_lock import FairLock
 from loquent.errors import RequestCancelledError
 
 
@@ -113,8 +112,8 @@ def _check(reads: list[Read]) -> None:
 class Handle:
     """What the owner of a request holds: its new tokens as they come, its results, and the means to cancel it."""
 
-    def __init__(self, request: Request, cancel: Callable[[Request], None], lock: FairLock) -> None:
-        self._request, self._cancel, self._lock = request, cancel, lock
+    def __init__(self, request: Request, cancel: Callable[[Request], None]) -> None:
+        self._request, self._cancel = request, cancel
         self._taken = 0
 
     @property
@@ -137,12 +136,11 @@ class Handle:
     def news(self) -> tuple[list[int], bool, BaseException | None]:
         """The tokens committed since the last call, whether they are the last, and what made the request fail.
 
-        All are of one moment, even where other threads step the engine.
+        Who holds the engine's `lock` has all of one moment, even where other threads step it.
         """
-        with self._lock:
-            tokens = self._request.task.output[self._taken :]
-            self._taken += len(tokens)
-            return tokens, self._request.done, self._request.error
+        tokens = self._request.task.output[self._taken :]
+        self._taken += len(tokens)
+        return tokens, self._request.done, self._request.error
 
     def result(self) -> list[Hypothesis]:
         """The hypotheses, best first; raises what made the request fail.
