@@ -32,7 +32,7 @@ FAMILIES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "llama-dynamic": (
         "llama",
         "LlamaForCausalLM",
-        _GROUPED | {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}, "max_position_embeddings": 16},
+        _GROUPED | {"rope_scaling": {"rope_type": "dynamic", "factor": 6.0}, "max_position_embeddings": 16},
     ),
     "gpt2": ("gpt2", "GPT2LMHeadModel", _GPT2 | _NO_DROPOUT),
     "gpt_neo": (

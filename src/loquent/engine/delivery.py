@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from loquent.decoding.arrays import Array, beside, log_softmax, to_numpy
+from loquent.decoding.arrays import Array, beside, log_softmax, namespace, to_numpy
 from loquent.decoding.random import Purpose, uniform
 from loquent.decoding.rules import Context, apply_rules
 from loquent.decoding.selection import best, drawn, most_likely
@@ -82,9 +82,9 @@ def _context(pending: PendingRead) -> Context:
 
 def _next(rows: list[Row], logits: Array) -> list[int]:
     scores = _processed(rows, logits, normalized=False)
-    tokens = most_likely(scores)
-    _check(to_numpy(scores[beside(scores, np.arange(len(rows))), beside(scores, tokens)]))
+    _check(to_numpy(namespace(scores).max(scores, axis=-1)))
     sampled = [pending.request.task.decoding.sampled for _, pending in rows]
+    tokens = np.zeros(len(rows), np.int64) if all(sampled) else most_likely(scores)
     if any(sampled):
         draws = [i for i, draw in enumerate(sampled) if draw]
         numbers = [_draw_number(rows[i][1]) for i in draws]
