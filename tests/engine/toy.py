@@ -48,6 +48,9 @@ class ToyBackend:
         self.head = random.standard_normal((8, vocabulary)) * 1.5
         self.tokens_read = 0
 
+    def weights_changed(self) -> bool:
+        return False
+
     def open_store(self, page_size: int) -> ToyStore:
         return ToyStore(page_size)
 

@@ -76,6 +76,9 @@ class Backend(Protocol):
     def layers(self) -> int:
         """How many blocks there are."""
 
+    def weights_changed(self) -> bool:
+        """Whether keys and values that were computed before this was last asked may be wrong by now."""
+
     def open_store(self, page_size: int) -> Store:
         """A new store with no pages yet."""
 

@@ -48,6 +48,7 @@ class Engine:
         self._prefixes = PrefixIndex() if reuse_prefixes and backend.incremental else None
         self._store = backend.open_store(page_size)
         self.lock = FairLock()
+        self._is_stale = False  # whether remembered pages hold what other weights computed
         self.steps = 0
 
     def submit(self, prompt: Items[int] | NDArray[np.int64], decoding: Decoding) -> Handle:
@@ -82,11 +83,13 @@ class Engine:
             self.scheduler.retire()
             return not self.scheduler.idle
 
-    def forget_prefixes(self) -> None:
-        """Drop what is remembered for reuse (when the weights may have changed) if nothing runs."""
+    def refresh(self) -> None:
+        """Drop what is remembered for reuse if the weights have changed; to be called before requests are submitted."""
         with self.lock:
-            if self.scheduler.idle:
+            self._is_stale |= self.backend.weights_changed()
+            if self._is_stale and self.scheduler.idle:
                 self.pool.forget_all()
+                self._is_stale = False
 
     def release_memory(self) -> None:
         """Give back the store's memory that no running request holds."""
@@ -141,7 +144,7 @@ class Engine:
         A prompt that has most of what it still needs in common with one being read now is held back until that one
         is done, so that several samples of one prompt read it once.
         """
-        if self._prefixes is None:
+        if self._prefixes is None or self._is_stale:
             return
         reading: dict[Hashable, list[NDArray[np.int64]]] = {}
         for pending in self.scheduler.pending():

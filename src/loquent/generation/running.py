@@ -18,8 +18,8 @@ from loquent.generation.prompts import Prompts, pad_token, read_prompts
 from loquent.generation.results import tensor_like
 from loquent.generation.settings import callables, merged, row_seeds
 
-KEPT_STORE_BYTES = 64 << 20
-"""How much key-value memory an idle model keeps for its next call."""
+KEPT_STORE_BYTES = 256 << 20
+"""How much key-value memory an idle model keeps for its next call, and what it remembers there with it."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def start(
         for prompt, row_seed in zip(prompts.rows, seeds)
         for decoding in resolve(config, prompt.tolist(), row_seed, around)
     ]
-    engine.forget_prefixes()  # the weights may have changed since
+    engine.refresh()
     handles = [engine.submit(np.asarray(prompt), decoding) for prompt, decoding in pairs]
     return Run(engine, handles, prompts, config, config.num_return_sequences)
 

@@ -78,7 +78,7 @@ def _log_probabilities(model: Bound, ids: Sequence[int]) -> list[float]:
         found.extend(answer.tolist())
         task.rank([Hypothesis((), "length")])
 
-    engine.forget_prefixes()  # the weights may have changed since
+    engine.refresh()
     handle = engine.submit(np.asarray(ids), Decoding(strategy=read_once, stopping=Stopping(max_new_tokens=0)))
     try:
         while not handle.done:

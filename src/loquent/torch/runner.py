@@ -14,6 +14,7 @@ from loquent.errors import ArgumentError
 from loquent.rotary import table_key
 from loquent.torch.batch import make_batch
 from loquent.torch.causal import CausalLM
+from loquent.torch.fingerprint import fingerprint, is_plain
 from loquent.torch.groups import Row
 from loquent.torch.layers import Linears, call_layer
 from loquent.torch.packed import PackedLinears, can_pack
@@ -35,6 +36,7 @@ class TorchBackend:
         self.model = model
         self._packed = _PACKED.setdefault(model, PackedLinears())
         self._packed.forget_moved()
+        self._fingerprint, self._was_plain = fingerprint(model), is_plain(model)
 
     @property
     def vocabulary(self) -> int:
@@ -55,6 +57,15 @@ class TorchBackend:
     def layers(self) -> int:
         """How many blocks there are."""
         return len(self.model.decoder.blocks)
+
+    def weights_changed(self) -> bool:
+        """Whether the model computes something else than when this was last asked; packed copies are then forgotten."""
+        weights, was_plain = self._fingerprint, self._was_plain
+        self._fingerprint, self._was_plain = fingerprint(self.model), is_plain(self.model)
+        if self._fingerprint != weights:
+            self._packed.clear()
+            return True
+        return not (was_plain and self._was_plain)
 
     def open_store(self, page_size: int) -> PageStore:
         """A new store with no pages yet, of the model's type and on its device."""
