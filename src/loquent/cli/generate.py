@@ -38,7 +38,7 @@ def generate(
     output: OutputOptions,
     prompts: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[PROMPT]...", help="Texts to continue; '-', or none, for the text from a pipe."),
+        typer.Argument(metavar="PROMPT", help="Texts to continue; '-', or none, for the text from a pipe."),
     ] = None,
     echo: Annotated[
         bool,

@@ -9,7 +9,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 
@@ -143,7 +143,7 @@ def with_groups(command: Callable[..., None]) -> Callable[..., None]:
     """A command whose parameters that are option groups are replaced by the groups' fields."""
     parameters: list[inspect.Parameter] = []
     groups: dict[str, Any] = {}
-    hints = get_type_hints(command, include_extras=True)
+    hints = _hints_of(command)
     for name, parameter in inspect.signature(command).parameters.items():
         if is_dataclass(hints[name]):
             groups[name] = hints[name]
@@ -163,12 +163,23 @@ def with_groups(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _parameters_of(group: Any) -> list[inspect.Parameter]:
-    hints = get_type_hints(group, include_extras=True)
+    hints = _hints_of(group)
     kind = inspect.Parameter.KEYWORD_ONLY
     return [
         inspect.Parameter(field.name, kind, default=field.default, annotation=hints[field.name])
         for field in fields(group)
     ]
+
+
+def _hints_of(item: Any) -> dict[str, Any]:
+    """The annotations of a function or class, as they are written.
+
+    Before Python 3.11 `get_type_hints` makes Optional what defaults to None, also around Annotated, where typer does
+    not look for the option.
+    """
+    hints = get_type_hints(item, include_extras=True)
+    inside = {name: [part for part in get_args(hint) if get_origin(part) is Annotated] for name, hint in hints.items()}
+    return {name: inside[name][0] if inside[name] else hint for name, hint in hints.items()}
 
 
 def _made(group: Any, values: Mapping[str, Any]) -> Any:
