@@ -299,6 +299,39 @@ def test_cancelling_frees_everything_and_disturbs_nobody() -> None:
     assert_nothing_held(engine)
 
 
+def test_a_request_may_be_cancelled_by_what_it_calls() -> None:
+    engine = Engine(ToyBackend())
+    cancelled: list[Handle] = []
+
+    def stop(tokens: np.ndarray, scores: Any) -> bool:
+        if tokens.shape[1] == 5:
+            cancelled[0].cancel()
+        return False
+
+    cancelled.append(engine.submit([1, 2, 3], replace(GREEDY, stopping=Stopping(12, criteria=(stop,)))))
+    stayed = engine.submit([3, 2, 1], GREEDY)
+    assert finish(engine, stayed) == [[plain_greedy([3, 2, 1], 12)]]
+    assert cancelled[0].done
+    assert cancelled[0].new_tokens() == list(plain_greedy([1, 2, 3], 2))
+    with pytest.raises(RequestCancelledError):
+        cancelled[0].result()
+    assert_nothing_held(engine)
+
+
+def test_what_waits_for_a_shared_beginning_goes_on_when_the_weights_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = ToyBackend()
+    engine = Engine(backend, page_size=2, step_tokens=4)
+    prompt = [1, 2, 3, 4, 5, 6, 7, 8, 9]
+    handles = [engine.submit(prompt, GREEDY), engine.submit(prompt, GREEDY)]
+    engine.step()
+    monkeypatch.setattr(backend, "weights_changed", lambda: True)
+    engine.refresh()
+    for _ in range(40):
+        engine.step()
+    assert [handle.result()[0].tokens for handle in handles] == [plain_greedy(prompt, 12)] * 2
+    assert_nothing_held(engine)
+
+
 def test_what_cannot_fit_is_refused_up_front() -> None:
     engine = Engine(ToyBackend(), page_size=4, kv_tokens=32)
     with pytest.raises(CapacityError, match="kv_tokens"):

@@ -49,6 +49,8 @@ class Engine:
         self._store = backend.open_store(page_size)
         self.lock = FairLock()
         self._is_stale = False  # whether remembered pages hold what other weights computed
+        self._steps_within = 0  # more than one where a caller's rule or criterion generates with the same model
+        self._leaving: list[Request] = []  # cancelled within a step, which may still be working on them
         self.steps = 0
 
     def submit(self, prompt: Items[int] | NDArray[np.int64], decoding: Decoding) -> Handle:
@@ -74,13 +76,17 @@ class Engine:
     def step(self) -> bool:
         """One step of everything that runs. Returns whether anything is left to do."""
         with self.lock:
-            for request in self.scheduler.admit():
-                request.start()
-            self._share_prefixes()
-            shares = self.scheduler.shares(self.backend.incremental)
-            if shares:
-                self._serve(shares)
-            self.scheduler.retire()
+            self._steps_within += 1
+            try:
+                for request in self.scheduler.admit():
+                    request.start()
+                self._share_prefixes()
+                shares = self.scheduler.shares(self.backend.incremental)
+                if shares:
+                    self._serve(shares)
+            finally:
+                self._steps_within -= 1
+                self._let_go()
             return not self.scheduler.idle
 
     def refresh(self) -> None:
@@ -132,11 +138,20 @@ class Engine:
 
     def _cancel(self, request: Request) -> None:
         with self.lock:
+            self._leaving.append(request)
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Forget the requests that are done or cancelled; within a step its end does so."""
+        if self._steps_within:
+            return
+        while self._leaving:
+            request = self._leaving.pop()
             if not request.done:
                 request.finish()
             if request in self.scheduler.waiting:
                 self.scheduler.waiting.remove(request)
-            self.scheduler.retire()
+        self.scheduler.retire()
 
     def _share_prefixes(self) -> None:
         """Start sequences with what is remembered of their prompts.
@@ -144,7 +159,11 @@ class Engine:
         A prompt that has most of what it still needs in common with one being read now is held back until that one
         is done, so that several samples of one prompt read it once.
         """
-        if self._prefixes is None or self._is_stale:
+        if self._prefixes is None:
+            return
+        if self._is_stale:
+            for pending in self.scheduler.pending():
+                pending.held = False  # what it waits for could not be shared any more
             return
         reading: dict[Hashable, list[NDArray[np.int64]]] = {}
         for pending in self.scheduler.pending():
