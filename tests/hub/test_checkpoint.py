@@ -291,6 +291,16 @@ def test_pickles_that_are_no_checkpoint(tmp_path: Path, data: bytes) -> None:
         refused(tmp_path, "cannot be loaded")
 
 
+def test_a_pickle_cannot_take_forever(tmp_path: Path) -> None:
+    pairs = b")q\0" + b"h\0\x86q\0" * 200  # (), and then 200 times a pair of what there was, twice
+    for data in (b"}" + pairs + b"Ns.", b"}(" + pairs + b"Nu.", b"(" + pairs + b"Nd.", b"\x8f(" + pairs + b"\x90."):
+        write_zip(tmp_path / "pytorch_model.bin", b"\x80\x04" + data)
+        refused(tmp_path, "other than names|makes a set")
+    ordered = b"ccollections\nOrderedDict\n"
+    write_zip(tmp_path / "pytorch_model.bin", b"\x80\x04" + ordered + b"]](" + pairs + b"Nea\x85R.")
+    refused(tmp_path, "cannot be read")
+
+
 def saved_bin(tmp_path: Path) -> tuple[Path, bytes, bytes]:
     path = tmp_path / "pytorch_model.bin"
     torch.save({"a": torch.arange(6.0)}, path)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from loquent.errors import ArgumentError, HubError
 from loquent.hub.failures import hub_failure
-from loquent.hub.resolve import is_repository
+from loquent.hub.resolve import is_offline, is_repository
 
 
 def push_folder(
@@ -42,7 +42,7 @@ def push_folder(
     path = Path(folder)
     if not path.is_dir():
         raise ArgumentError(f"folder={str(folder)!r} is not a folder. Save into it first.")
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
+    if is_offline({}):
         raise HubError(f'Could not push to "{repo_id}": offline mode is on. Unset HF_HUB_OFFLINE.')
     from huggingface_hub import HfApi
 

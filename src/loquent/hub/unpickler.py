@@ -12,7 +12,7 @@ import pickle
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 
 class UnsafePickleError(Exception):
@@ -94,15 +94,38 @@ _STORAGES = {
 }
 
 _KNOWN: dict[tuple[str, str], Any] = {
-    ("collections", "OrderedDict"): OrderedDict,
+    ("collections", "OrderedDict"): _Inert(lambda: OrderedDict()),
     ("torch._utils", "_rebuild_tensor_v2"): _Inert(_rebuild_tensor),
     ("torch._utils", "_rebuild_parameter"): _Inert(_rebuild_parameter),
     **{("torch", name): _StorageType(dtype) for name, dtype in _STORAGES.items()},
 }
 
 
+def _by_names(opcode: bytes) -> Callable[[Any], None]:
+    """What puts pairs into a mapping, for names alone: hashing a pair of pairs of pairs of ... takes forever."""
+    put = pickle._Unpickler.dispatch[opcode[0]]
+
+    def run(machine: Any) -> None:
+        keys = machine.stack[-2:-1] if opcode == pickle.SETITEM else machine.stack[::2]
+        if any(type(key) is not str for key in keys):
+            raise UnsafePickleError("it maps from something other than names")
+        put(machine)
+
+    return run
+
+
+def _no_sets(machine: Any) -> None:
+    raise UnsafePickleError("it makes a set")
+
+
 # The pure Python machine: its memo is a dict, while the C one allocates whatever index a pickle claims to use.
 class _Machine(pickle._Unpickler):
+    dispatch: ClassVar[dict[int, Any]] = {
+        **pickle._Unpickler.dispatch,
+        **{opcode[0]: _by_names(opcode) for opcode in (pickle.DICT, pickle.SETITEM, pickle.SETITEMS)},
+        **dict.fromkeys((pickle.ADDITEMS[0], pickle.FROZENSET[0]), _no_sets),
+    }
+
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _KNOWN:
             raise UnsafePickleError(f"it wants {module}.{name}")
@@ -133,7 +156,7 @@ def read_pickle(data: bytes) -> dict[str, PickledTensor]:
     # Not state.items(): a pickle may set attributes of an OrderedDict, that one among them.
     found = dict.items(state)
     for name, tensor in found:
-        if not isinstance(name, str) or not isinstance(tensor, PickledTensor):
+        if not isinstance(tensor, PickledTensor):
             raise UnsafePickleError(
                 f"its entry {name!r} is of type {type(tensor).__name__}, where a tensor is expected"
             )
