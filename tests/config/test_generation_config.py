@@ -186,6 +186,17 @@ def test_what_was_set_is_remembered(tmp_path: Path) -> None:
     assert (stored.max_length, stored.was_set("max_length")) == (20, False)
 
 
+def test_a_refused_assignment_changes_nothing() -> None:
+    config = GenerationConfig(top_k=5, do_sample=True)
+    for name, value in (("temperature", -1), ("top_k", "many")):
+        with pytest.raises(ArgumentError, match=name):
+            setattr(config, name, value)
+    assert config.explicit == {"top_k", "do_sample"}
+    assert (config.temperature, config.top_k) == (1.0, 5)
+    with pytest.raises(ArgumentError, match="push_to_hub"):
+        config.push_to_hub = "here"
+
+
 def test_update_returns_what_it_does_not_know() -> None:
     config = GenerationConfig(mine=1)
     assert config.update(top_k=5, mine=2, other=3) == {"other": 3}

@@ -82,11 +82,14 @@ def test_defaults_are_not_shared() -> None:
         ("resid_pdrop", "0.1", "float"),
         ("resid_pdrop", False, "float"),
         ("resid_pdrop", float("nan"), "float"),
+        ("resid_pdrop", 10**400, "float"),
         ("activation_function", 3, "str"),
         ("eos_token_id", [1, "2"], r"int \| list\[int\] \| None"),
         ("nested", [[1], 2], r"list\[list\[int\]\]"),
         ("tie_word_embeddings", 1, "bool"),
         ("id2label", ["a"], "dict"),
+        ("id2label", {"--5": "a"}, "dict"),
+        ("id2label", {"9" * 5000: "a"}, "dict"),
         ("problem_type", "other", "regression"),
         ("architectures", "GPT2", "list"),
     ],
@@ -224,6 +227,16 @@ def test_overrides_win_over_the_file_in_any_spelling(tmp_path: Path) -> None:
         Small.from_pretrained(tmp_path, hiden_size=6)
     config, unused = Small.from_pretrained(tmp_path, return_unused_kwargs=True, hiden_size=6, n_embd=4)
     assert (unused, config.n_embd) == ({"hiden_size": 6}, 4)
+
+
+def test_update_sets_fields_in_any_spelling() -> None:
+    config = Small()
+    config.update({"hidden_size": 6, "my_field": 2})
+    assert (config.n_embd, config.my_field) == (6, 2)
+    config._name_or_path = "somewhere"
+    assert config.name_or_path == config._name_or_path == "somewhere"
+    with pytest.raises(ConfigError, match="n_layer"):
+        config.update({"n_layer": "many"})
 
 
 def test_the_familys_own_check_runs_on_making_loading_and_saving(tmp_path: Path) -> None:

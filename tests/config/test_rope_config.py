@@ -153,6 +153,7 @@ def test_overrides_of_one_spelling_win_over_the_other(tmp_path: Path) -> None:
         ({"rope_scaling": {"rope_type": "linear"}}, "factor is missing"),
         ({"rope_scaling": {"rope_type": "linear", "factor": "2"}}, "factor='2'"),
         ({"rope_scaling": {"rope_type": "linear", "factor": True}}, "factor=True"),
+        ({"rope_scaling": {"rope_type": "linear", "factor": 10**400}}, "factor=1000"),
         ({"rope_scaling": {"rope_type": "dynamic", "factor": -1}}, "factor=-1"),
         ({"rope_scaling": {"rope_type": "spiral", "factor": 2.0}}, "'spiral'.*linear, dynamic, yarn"),
         ({"rope_scaling": {"rope_type": ["linear"]}}, "linear"),

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import math
 import operator
+import re
+import sys
 import types
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, Union, get_args, get_origin
+
+_DIGITS = re.compile(r"-?\d{1,18}")
 
 
 class MismatchError(Exception):
@@ -76,7 +80,8 @@ def _number(value: Any) -> float:
     if isinstance(value, float):
         return float(_exactly(value, math.isfinite(value)))
     # An integer stays one, so that a file that says 10000 is written as 10000 again.
-    return _integer(value)
+    number = _integer(value)
+    return _exactly(number, abs(number) <= sys.float_info.max)  # type: ignore[no-any-return]
 
 
 def _list(value: Any, hints: tuple[Any, ...]) -> list[Any]:
@@ -102,7 +107,7 @@ def _dict(value: Any, hints: tuple[Any, ...]) -> dict[Any, Any]:
 
 
 def _key(key: Any, hint: Any) -> Any:
-    if hint is int and isinstance(key, str) and key.lstrip("-").isdecimal():
+    if hint is int and isinstance(key, str) and _DIGITS.fullmatch(key):
         return int(key)
     return coerce(key, hint)
 

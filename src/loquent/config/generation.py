@@ -191,12 +191,12 @@ class GenerationConfig(JsonFile):
         if name.startswith("_"):
             self.__dict__[name] = value
             return
-        if callable(GenerationConfig.__dict__.get(name)) or name == "explicit":
+        if callable(getattr(GenerationConfig, name, None)) or name == "explicit":
             raise ArgumentError(f"GenerationConfig.{name} cannot be set; it is no field.")
-        before = copy.copy(self.__dict__)
+        before = copy.deepcopy(self.__dict__)
         self._step += 1
-        self._put_all({name: value})
         try:
+            self._put_all({name: value})
             check_values(self.__dict__)
         except ArgumentError:
             self.__dict__.update(before)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from math import isfinite
+from sys import float_info
 from typing import Any
 
 from loquent.errors import ConfigError
@@ -36,9 +36,9 @@ class _Keys:
 
     def number(self, name: str) -> float:
         value = self.values.get(name)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value) or value <= 0:
+        if not _is_positive(value):
             raise self.error(name, "must be a number above 0")
-        return float(value)
+        return float(value)  # type: ignore[arg-type]  # a number, as was checked
 
     def optional(self, name: str) -> float | None:
         return None if self.values.get(name) is None else self.number(name)
@@ -94,7 +94,8 @@ def read_scaling(
 
 
 def _is_positive(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value) and value > 0
+    # An integer that no float can hold is none either.
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= float_info.max
 
 
 def _linear(keys: _Keys) -> LinearScaling:
