@@ -174,6 +174,14 @@ def test_a_call_leaves_no_trace(small: GPT2Tokenizer) -> None:
     assert small.backend_tokenizer.to_str() == before
 
 
+def test_a_refused_call_leaves_no_trace(small: GPT2Tokenizer) -> None:
+    small.pad_token = small.eos_token
+    whole = small("the cat sat on the mat").input_ids
+    with pytest.raises(ArgumentError, match="padding_side='up'"):
+        small("the cat", truncation=True, max_length=1, padding=True, padding_side="up")
+    assert small("the cat sat on the mat").input_ids == whole
+
+
 def test_threads_do_not_mix_their_lengths(small: GPT2Tokenizer) -> None:
     small.pad_token = small.eos_token
     text = "the cat sat on the mat " * 20

@@ -17,6 +17,7 @@ from loquent.tokenization import (
     GPTNeoXTokenizer,
     LlamaTokenizer,
     PreTrainedTokenizerFast,
+    T5Tokenizer,
     TokenizersBackend,
 )
 
@@ -209,6 +210,13 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "special tokens": ({"tokenizer_config.json": {"additional_special_tokens": "a"}}, "additional_special_tokens='a'"),
     "side": ({"tokenizer_config.json": {"padding_side": "up"}}, "padding_side='up'"),
     "length": ({"tokenizer_config.json": {"model_max_length": "long"}}, "model_max_length='long'"),
+    "length of no number": ({"tokenizer_config.json": '{"model_max_length": NaN}'}, "model_max_length=nan"),
+    "deep lists": ({"tokenizer_config.json": '{"errors": ' + "[" * 600 + "]" * 600 + "}"}, "recursion"),
+    "older special tokens": (
+        {"special_tokens_map.json": {"additional_special_tokens": 1}, "tokenizer_config.json": {}},
+        "cannot be used",
+    ),
+    "older added tokens": ({"added_tokens.json": {"a": "x"}}, "cannot be used"),
     "template": ({"tokenizer_config.json": {"chat_template": [1]}}, "chat_template"),
     "template bytes": ({"chat_template.jinja": "T"}, "chat_template.jinja"),
 }
@@ -223,6 +231,17 @@ def test_broken_files_are_told(folder: Path, name: str) -> None:
         (folder / "chat_template.jinja").write_bytes(b"\xff\xfe")
     with pytest.raises((TokenizerError, ArgumentError, TemplateError), match=message.replace("[", r"\[")):
         GPT2Tokenizer.from_pretrained(folder)
+
+
+def test_a_folder_cannot_ask_for_any_amount_of_memory(folder: Path) -> None:
+    with pytest.raises(ArgumentError, match="extra_ids=1000000000"):
+        T5Tokenizer(folder / "vocab.json", extra_ids=10**9)
+    for name in ("chat_template.jinja", "vocab.json"):
+        with (folder / name).open("ab") as file:
+            file.truncate(1 << 40)
+        with pytest.raises(TokenizerError, match=rf"{name} is larger than"):
+            GPT2Tokenizer.from_pretrained(folder)
+        (folder / name).unlink()
 
 
 def test_missing_files_are_told(tmp_path: Path, folder: Path) -> None:

@@ -163,6 +163,21 @@ def test_masks_are_the_assistants_tokens(small: GPT2Tokenizer) -> None:
     assert small.decode(marked) == "Hello </think>\n\nyou<|endoftext|>"
 
 
+@pytest.mark.parametrize(
+    ("template", "marked"),
+    [
+        ("{% generation %}the{% endgeneration %} cat sat", "the"),
+        ("{% generation %}{% endgeneration %}the cat{% generation %} sat{% endgeneration %} on", " sat"),
+    ],
+)
+def test_masks_at_the_beginning(small: GPT2Tokenizer, template: str, marked: str) -> None:
+    encoded = small.apply_chat_template(
+        CHATS[0], chat_template=template, return_dict=True, return_assistant_tokens_mask=True
+    )
+    chosen = [index for index, one in zip(encoded.input_ids, encoded.assistant_masks) if one]
+    assert small.decode(chosen) == marked
+
+
 def test_dialogpt(small: GPT2Tokenizer) -> None:
     with pytest.raises(TemplateError, match="TURNS_JOINED_BY_EOS"):
         small.apply_chat_template(CHATS[1])

@@ -180,10 +180,12 @@ def _mask(encoded: BatchEncoding, row: int, rendered: Rendered) -> list[int]:
     length = len(encodings[row].ids)
     mask = [0] * length
     for start, end in rendered.generated:
+        if start == end:
+            continue
         first = encoded.char_to_token(row, start)
         last = encoded.char_to_token(row, end - 1)
         if first is None:
             break  # cut off by truncation
-        stop = length if not last else last + 1
+        stop = length if last is None else last + 1
         mask[first:stop] = [1] * (stop - first)
     return mask

@@ -14,6 +14,7 @@ from typing import Any
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from loquent.errors import TokenizerError
+from loquent.tokenization.backend import MAX_FILE_BYTES
 from loquent.tokenization.sentencepiece import Algorithm, PieceType, SentencePieceModel, read_sentencepiece
 
 Options = Mapping[str, Any]
@@ -31,13 +32,15 @@ class Files:
         """One of the files.
 
         Raises:
-            TokenizerError: it was not given, or is not there.
+            TokenizerError: it was not given, is not there, or is too large.
         """
         path: Path | None = getattr(self, name)
         if path is None:
             raise TokenizerError(f"{name} is missing: pass {name}=, or tokenizer_file= with a tokenizer.json.")
         if not path.is_file():
             raise TokenizerError(f"{name}={str(path)!r} is not a file.")
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise TokenizerError(f"{path} is larger than {MAX_FILE_BYTES >> 20} MiB, which no vocabulary is.")
         return path
 
 

@@ -249,29 +249,33 @@ class Encoder(Vocabulary):
         backend = self._tokenizer
         with self._lock:
             backend.encode_special_tokens = split_special_tokens
-            if chosen.truncation is not TruncationStrategy.DO_NOT_TRUNCATE:
-                self._check_room(chosen, stride)
-                backend.enable_truncation(
-                    max_length=chosen.max_length or 0,
-                    stride=stride,
-                    strategy=chosen.truncation.value,
-                    direction=self.truncation_side,
-                )
-            if chosen.padding is not PaddingStrategy.DO_NOT_PAD:
-                backend.enable_padding(
-                    length=chosen.max_length if chosen.padding is PaddingStrategy.MAX_LENGTH else None,
-                    direction=self._side(side),
-                    pad_id=self.pad_token_id,
-                    pad_token=self.pad_token,
-                    pad_type_id=self.pad_token_type_id,
-                    pad_to_multiple_of=chosen.multiple,
-                )
             try:
                 with library_errors("The text could not be encoded"):
+                    self._set_lengths(chosen, stride, side)
                     yield backend
             finally:
                 backend.no_truncation()
                 backend.no_padding()
+
+    def _set_lengths(self, chosen: Fit, stride: int, side: str) -> None:
+        backend = self._tokenizer
+        if chosen.truncation is not TruncationStrategy.DO_NOT_TRUNCATE:
+            self._check_room(chosen, stride)
+            backend.enable_truncation(
+                max_length=chosen.max_length or 0,
+                stride=stride,
+                strategy=chosen.truncation.value,
+                direction=self.truncation_side,
+            )
+        if chosen.padding is not PaddingStrategy.DO_NOT_PAD:
+            backend.enable_padding(
+                length=chosen.max_length if chosen.padding is PaddingStrategy.MAX_LENGTH else None,
+                direction=self._side(side),
+                pad_id=self.pad_token_id,
+                pad_token=self.pad_token,
+                pad_type_id=self.pad_token_type_id,
+                pad_to_multiple_of=chosen.multiple,
+            )
 
     def _check_room(self, chosen: Fit, stride: int) -> None:
         room = (chosen.max_length or 0) - self._tokenizer.num_special_tokens_to_add(False)

@@ -45,6 +45,7 @@ PATTERNS = (
     "config.json",
 )
 _MAX_JSON_BYTES = 64 << 20
+_MAX_TEMPLATE_BYTES = 4 << 20
 # Fields of tokenizer_config.json that are about the saving program.
 _ABOUT_SAVING = frozenset(
     {
@@ -117,7 +118,8 @@ class StoredTokenizer:
             found["default"] = older
         folder = self.folder / TEMPLATES
         for path in sorted(folder.glob("*.jinja")) if folder.is_dir() else []:
-            found[path.stem] = _text(path)
+            if path.is_file():
+                found[path.stem] = _text(path)
         return found
 
     def _older_tokens(self, options: dict[str, Any]) -> dict[int, AddedToken]:
@@ -176,6 +178,8 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _text(path: Path) -> str:
+    if path.stat().st_size > _MAX_TEMPLATE_BYTES:
+        raise TokenizerError(f"{path} is larger than {_MAX_TEMPLATE_BYTES >> 20} MiB, which no chat template is.")
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:

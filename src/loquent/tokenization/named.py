@@ -16,6 +16,9 @@ _BYTE_LEVEL_FILES = {"vocab_file": "vocab.json", "merges_file": "merges.txt", "t
 _TEXT_INPUTS = ("input_ids", "attention_mask")
 _END_OF_TEXT = {"unk_token": "<|endoftext|>", "bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>"}
 
+# A folder says how many; models have a hundred to a few hundred.
+_MOST_SENTINELS = 100_000
+
 
 class TokenizersBackend(PreTrainedTokenizer):
     """The generic tokenizer as transformers 5 saves it: without token types, and heeding `add_bos_token`."""
@@ -121,8 +124,9 @@ class CodeLlamaTokenizer(LlamaTokenizer):
         backend = self.backend_tokenizer
         with self._lock:
             before = backend.normalizer, backend.post_processor
+            infilling = self._infilling(suffix_first, add_special_tokens)
             backend.normalizer = normalizers.Replace(" ", construction.SPACE)
-            backend.post_processor = self._infilling(suffix_first, add_special_tokens)
+            backend.post_processor = infilling
             try:
                 return super().__call__(f" {text}", text_pair, **{**options, "add_special_tokens": True})
             finally:
@@ -163,7 +167,9 @@ class T5Tokenizer(PreTrainedTokenizer):
     @classmethod
     def prepare(cls, options: dict[str, Any]) -> dict[str, Any]:
         """The sentinels are special tokens."""
-        count = int(options["extra_ids"])
+        count = options["extra_ids"] or 0
+        if not 0 <= count <= _MOST_SENTINELS:
+            raise ArgumentError(f"extra_ids={count} is no number of sentinels. Pass one from 0 to {_MOST_SENTINELS:,}.")
         given = list(options.get("additional_special_tokens") or [])
         sentinels = [token for token in given if "<extra_id_" in str(token)]
         if not sentinels:

@@ -20,6 +20,8 @@ from loquent.tokenization.options import OPTIONS, as_json, checked_options, desc
 _Self = TypeVar("_Self", bound="Pretrained")
 # Arguments of transformers' loaders that change nothing here: there is one kind of tokenizer, and no remote code.
 WITHOUT_EFFECT = frozenset({"use_fast", "resume_download", "code_revision"})
+# What values of other kinds than expected lead to, in files that anybody may have written.
+_NONSENSE = (AttributeError, LookupError, OverflowError, RecursionError, TypeError, ValueError)
 
 
 class Pretrained(Chat):
@@ -70,13 +72,17 @@ class Pretrained(Chat):
         given.update(zip(names, files))
         if "tokenizer_file" not in given and not (names and all(name in given for name in names)):
             raise _nothing_to_read(cls.__name__, stored, cls.vocab_files_names)
-        from_files = stored.options()
-        known = OPTIONS | cls.defaults.keys() | {"added_tokens_decoder"}
-        unknown = {name: from_files.pop(name) for name in list(from_files) if name not in known}
+        own = cls.defaults.keys() | {"added_tokens_decoder"}
         try:
-            checked_options(cls.__name__, from_files, cls.defaults.keys() | {"added_tokens_decoder"})
-        except ArgumentError as error:
-            raise TokenizerError(f"{stored.folder / loading.CONFIG} cannot be used: {error}") from error
+            from_files = stored.options()
+            unknown = {name: from_files.pop(name) for name in list(from_files) if name not in OPTIONS | own}
+            checked_options(cls.__name__, from_files, own)
+        except TokenizerError:
+            raise
+        except _NONSENSE as error:
+            raise TokenizerError(
+                f"{stored.folder / loading.CONFIG} or a file beside it cannot be used: {error}"
+            ) from error
         return cls._made({"name_or_path": stored.name, **from_files, **given}, unknown)
 
     @classmethod

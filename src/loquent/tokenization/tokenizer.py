@@ -144,8 +144,7 @@ class PreTrainedTokenizer(Pretrained):
     def _set_options(self, options: dict[str, Any]) -> None:
         self.init_kwargs = options
         self.name_or_path: str = str(options.get("name_or_path", ""))
-        length = options.get("model_max_length")
-        self.model_max_length = UNLIMITED if length is None else int(length)
+        self.model_max_length = _length(options.get("model_max_length"))
         self.padding_side = _side("padding_side", options.get("padding_side") or self.padding_side)
         self.truncation_side = _side("truncation_side", options.get("truncation_side") or self.truncation_side)
         self.model_input_names = list(options.get("model_input_names") or self.model_input_names)
@@ -246,6 +245,14 @@ class PreTrainedTokenizer(Pretrained):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _lock=threading.RLock())
+
+
+def _length(length: float | None) -> int:
+    if length is None or length >= UNLIMITED:
+        return UNLIMITED
+    if not length > -UNLIMITED:
+        raise ArgumentError(f"model_max_length={length!r} is no number of tokens.")
+    return int(length)
 
 
 def _side(name: str, side: object) -> str:

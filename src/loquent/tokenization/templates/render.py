@@ -96,7 +96,7 @@ def _checked_documents(documents: Sequence[Mapping[str, Any]] | None) -> Sequenc
 
 def _until_final_message(text: str, messages: Sequence[Mapping[str, Any]]) -> str:
     """The text up to the end of the last message, without what the template puts after it."""
-    final = messages[-1]["content"]
+    final = messages[-1].get("content") if messages else None
     if isinstance(final, list | tuple):
         final = next((block["text"] for block in reversed(final) if "text" in block), None)
     if not isinstance(final, str):

@@ -88,7 +88,11 @@ def _entries(section: str) -> dict[str, str]:
 def _described(schema: dict[str, Any], description: str) -> dict[str, Any]:
     choices = _CHOICES.search(description)
     if choices:
-        schema["enum"] = [one.strip() if isinstance(one, str) else one for one in json.loads(choices.group(1))]
+        try:
+            listed = json.loads(choices.group(1))
+        except ValueError as error:
+            raise ArgumentError(f"tools: {choices.group(0)!r} must list its choices as JSON: {error}.") from error
+        schema["enum"] = [one.strip() if isinstance(one, str) else one for one in listed]
         description = description[: choices.start()].strip()
     return {**schema, "description": description}
 
