@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from decoding.pairs import random_llama
+from loquent.errors import CapacityError
 from loquent.generation import running
 
 PROMPTS = [[5, 6, 7], [8, 9], [12, 30], [5, 6, 7, 8, 9, 10]]
@@ -175,6 +176,24 @@ def test_large_stores_are_given_back(model: Any, monkeypatch: pytest.MonkeyPatch
         assert engine.store_bytes == 0
     model.stream(PROMPTS, max_new_tokens=40).close()
     assert engine.store_bytes == 0
+
+
+def test_what_cannot_be_submitted_whole_is_not_submitted(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model.generate(PROMPTS, max_new_tokens=1)
+    engine = model._engine_slot.engine
+    submit, submitted = engine.submit, []
+
+    def refuse_the_second(*args: Any) -> Any:
+        if submitted:
+            raise CapacityError("it does not fit")
+        submitted.append(submit(*args))
+        return submitted[0]
+
+    monkeypatch.setattr(engine, "submit", refuse_the_second)
+    with pytest.raises(CapacityError):
+        model.generate(PROMPTS, max_new_tokens=3)
+    assert submitted[0].done
+    assert engine.scheduler.idle
 
 
 def test_a_model_that_is_dropped_is_freed(tmp_path: Path) -> None:

@@ -50,6 +50,7 @@ def test_several_texts_of_a_prompt(model: Any) -> None:
     texts = model.generate(PROMPT, **options)
     assert len(set(texts)) == 3
     assert model.generate([PROMPT], **options) == [texts]
+    assert model.generate(PROMPT, **GREEDY, num_return_sequences=None) == model.generate(PROMPT, **GREEDY)
     with pytest.raises(ArgumentError, match="num_return_sequences"):
         list(model.stream(PROMPT, **options))
 

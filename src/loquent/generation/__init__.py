@@ -13,10 +13,10 @@ from loquent.decoding.task import Hypothesis
 from loquent.errors import RequestCancelledError
 from loquent.generation.binding import Bound, engine_of
 from loquent.generation.results import GenerateOutput, padded, tensor_like
-from loquent.generation.running import Run, StreamEvent, start
+from loquent.generation.running import Run, StreamEvent, start, tidy
 from loquent.generation.streamers import StreamerFeed
 
-__all__ = ["Bound", "GenerateOutput", "StreamEvent", "engine_of", "generate", "run_all", "stream"]
+__all__ = ["Bound", "GenerateOutput", "StreamEvent", "engine_of", "generate", "run_all", "start", "stream", "tidy"]
 
 
 def generate(
@@ -119,15 +119,4 @@ def stream(
         StreamEvents; `row` is the number of the row that `generate` would return. A row's last event says why it
         ended.
     """
-    run = start(model, inputs, generation_config, **kwargs)
-
-    def events() -> Generator[StreamEvent, None, None]:
-        try:
-            yield StreamEvent(-1, ())
-            yield from run.events()
-        finally:
-            run.cancel()
-
-    news = events()
-    next(news)  # it is inside `try` from here on, so that closing it before its first event cancels too
-    return news
+    return start(model, inputs, generation_config, **kwargs).stream()

@@ -21,6 +21,8 @@ _NOT_TAKEN = {
     "inputs_embeds": "Pass input_ids.",
     "past_key_values": "Beginnings that were read before are found again by their tokens; leave it out.",
 }
+INPUT_NAMES = frozenset({"input_ids", "attention_mask", "token_type_ids", *_NOT_TAKEN})
+"""The keyword arguments of `generate()` that are inputs, or belong to them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,19 +34,17 @@ class Prompts:
     device: Any  # of the caller's tensors; None where there were none
 
 
-def read_prompts(inputs: Any, kwargs: dict[str, Any], config: GenerationConfig) -> Prompts:
-    """The prompts among the arguments of `generate()`; takes what it uses out of `kwargs`.
+def read_prompts(inputs: Any, named: Mapping[str, Any], config: GenerationConfig) -> Prompts:
+    """The prompts among the arguments of `generate()`; `named` are those of `INPUT_NAMES`.
 
     Raises:
         ArgumentError: there are two inputs, they are no ids, or the mask does not fit them.
     """
     given: dict[str, Any] = dict(inputs) if isinstance(inputs, Mapping) else {"input_ids": inputs}
-    for name in ("input_ids", "attention_mask", *_WITHOUT_EFFECT, *_NOT_TAKEN):
-        if name in kwargs:
-            value = kwargs.pop(name)
-            if value is not None and given.get(name) is not None:
-                raise ArgumentError(f"{name} was given twice, by inputs and by name. Pass one of them.")
-            given[name] = value if value is not None else given.get(name)
+    for name, value in named.items():
+        if value is not None and given.get(name) is not None:
+            raise ArgumentError(f"{name} was given twice, by inputs and by name. Pass one of them.")
+        given[name] = value if value is not None else given.get(name)
     for name, remedy in _NOT_TAKEN.items():
         if given.get(name) is not None:
             raise ArgumentError(f"{name} is not taken by generate(). {remedy}")

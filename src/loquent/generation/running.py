@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
 
 from loquent.config import GenerationConfig
 from loquent.decoding.arguments import DEFAULT_NEW_TOKENS, Surroundings, resolve
@@ -14,7 +12,7 @@ from loquent.decoding.task import Hypothesis
 from loquent.engine import Engine, Handle
 from loquent.errors import ArgumentError
 from loquent.generation.binding import Bound, engine_of
-from loquent.generation.prompts import Prompts, pad_token, read_prompts
+from loquent.generation.prompts import INPUT_NAMES, Prompts, pad_token, read_prompts
 from loquent.generation.results import tensor_like
 from loquent.generation.settings import callables, merged, row_seeds
 
@@ -67,7 +65,21 @@ class Run:
                 if ended:
                     yield from _others(handle, number * each)
             live = [(number, handle) for number, handle, _, ended, _ in news if not ended]
-        self._tidy()
+        tidy(self.engine)
+
+    def stream(self) -> Generator[StreamEvent, None, None]:
+        """`events`; closing the generator, or an exception where it is consumed, cancels what is left."""
+
+        def events() -> Generator[StreamEvent, None, None]:
+            try:
+                yield StreamEvent(-1, ())
+                yield from self.events()
+            finally:
+                self.cancel()
+
+        news = events()
+        next(news)  # it is inside `try` from here on, so that closing it before its first event cancels too
+        return news
 
     def results(self) -> list[Hypothesis]:
         """The hypothesis of each row of the result."""
@@ -83,11 +95,13 @@ class Run:
         """End what has not ended."""
         for handle in self.handles:
             handle.cancel()
-        self._tidy()
+        tidy(self.engine)
 
-    def _tidy(self) -> None:
-        if self.engine.scheduler.idle and self.engine.store_bytes > KEPT_STORE_BYTES:
-            self.engine.release_memory()
+
+def tidy(engine: Engine) -> None:
+    """Give back the key-value memory of an idle model, unless it is little enough to be kept."""
+    if engine.scheduler.idle and engine.store_bytes > KEPT_STORE_BYTES:
+        engine.release_memory()
 
 
 def _others(handle: Handle, first_row: int) -> Iterator[StreamEvent]:
@@ -116,7 +130,7 @@ def start(
     if context_overflow not in ("error", "slide"):
         raise ArgumentError(f'context_overflow={context_overflow!r} must be "error" or "slide".')
     arguments = dict(kwargs)
-    named = {name: arguments.pop(name) for name in list(arguments) if name in _INPUT_NAMES}
+    named = {name: arguments.pop(name) for name in INPUT_NAMES & arguments.keys()}
     config = merged(model.generation_config, generation_config, arguments)
     prompts = read_prompts(inputs, named, config)
     seeds = row_seeds(seed, config, len(prompts.rows))
@@ -137,10 +151,11 @@ def start(
         for decoding in resolve(config, prompt.tolist(), row_seed, around)
     ]
     engine.refresh()
-    handles = [engine.submit(np.asarray(prompt), decoding) for prompt, decoding in pairs]
-    return Run(engine, handles, prompts, config, config.num_return_sequences)
-
-
-_INPUT_NAMES = frozenset(
-    {"input_ids", "attention_mask", "token_type_ids", "position_ids", "inputs_embeds", "past_key_values"}
-)
+    run = Run(engine, [], prompts, config, config.num_return_sequences)
+    try:
+        for prompt, decoding in pairs:
+            run.handles.append(engine.submit(prompt, decoding))
+    except BaseException:
+        run.cancel()
+        raise
+    return run

@@ -10,9 +10,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, overload
 
-from loquent import generation
 from loquent.errors import ArgumentError
-from loquent.generation import Bound, engine_of
+from loquent.generation import Bound, StreamEvent, engine_of, start
 from loquent.text.continuation import Continuation
 from loquent.text.score import Score, score
 from loquent.tokenization import PreTrainedTokenizer
@@ -168,24 +167,15 @@ class TextModel:
         self, prompts: list[list[int]], options: Mapping[str, Any], strip: bool
     ) -> Generator[TextEvent, None, None]:
         options = {"tokenizer": self.tokenizer, "default_new_tokens": DEFAULT_NEW_TOKENS, **options}
-        stops = self._setting("stop_strings", options) or []
-        events = generation.stream(self.model, prompts, **options)
-        copies = self._setting("num_return_sequences", options)
+        run = start(self.model, prompts, **options)
+        events = run.stream()
+        stops = run.config.stop_strings or []
         rows = [
             Continuation(self.tokenizer, prompt, [stops] if isinstance(stops, str) else stops, strip)
             for prompt in prompts
-            for _ in range(copies)
+            for _ in range(run.copies)
         ]
         return _as_text(events, rows)
-
-    def _setting(self, name: str, options: Mapping[str, Any]) -> Any:
-        """What generation will use for a field of GenerationConfig."""
-        given = options.get("generation_config")
-        if name in options:
-            return options[name]
-        if given is not None and given.was_set(name):
-            return getattr(given, name)
-        return getattr(self.model.generation_config, name)
 
     @staticmethod
     def _pieces(events: Generator[TextEvent, None, None]) -> Generator[str, None, None]:
@@ -203,7 +193,7 @@ class TextModel:
 
 
 def _as_text(
-    events: Generator[generation.StreamEvent, None, None], rows: Sequence[Continuation]
+    events: Generator[StreamEvent, None, None], rows: Sequence[Continuation]
 ) -> Generator[TextEvent, None, None]:
     with closing(events):
         for event in events:

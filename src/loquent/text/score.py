@@ -13,7 +13,7 @@ from loquent.decoding.stopping import Stopping
 from loquent.decoding.task import Decoding, Hypothesis, Read, Strategy, Task
 from loquent.decoding.wants import Likelihood
 from loquent.errors import ArgumentError, ContextLengthError
-from loquent.generation import Bound, engine_of
+from loquent.generation import Bound, engine_of, tidy
 from loquent.tokenization import PreTrainedTokenizer
 
 
@@ -86,4 +86,5 @@ def _log_probabilities(model: Bound, ids: Sequence[int]) -> list[float]:
         handle.result()
     finally:
         handle.cancel()
+        tidy(engine)
     return found
