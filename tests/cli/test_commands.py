@@ -146,6 +146,19 @@ def test_models_cannot_steer_the_terminal(monkeypatch: pytest.MonkeyPatch, capsy
     assert capsys.readouterr().out == "a\ufffd[2Jb\ufffd\n\tc\ufffd"
 
 
+def test_neither_errors_nor_json_steer_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    Terminal().error("a template says \x1b]0;title\x07\x9b2J")
+    Terminal().line({"text": "a\x1b[2J\x9b2Jé"})
+    out, err = capsys.readouterr()
+    assert err == "error: a template says \ufffd]0;title\ufffd\ufffd2J\n"
+    assert out == '{"text": "a\\u001b[2J\\u009b2Jé"}\n'
+    assert json.loads(out) == {"text": "a\x1b[2J\x9b2Jé"}
+
+
 def test_interrupting_generate_keeps_what_there_is(in_terminal: Any, stories: str) -> None:
     # Without EOS and with sliding off, 500 tokens take long enough to be interrupted.
     started = in_terminal("generate", PROMPT, "-m", stories, "-n", "490", "--min-new-tokens", "490")

@@ -10,11 +10,17 @@ from typing import Any, TextIO
 # Whatever a model writes, it may not steer the terminal; line breaks and tabs may stay.
 _CONTROLS = {code: "\N{REPLACEMENT CHARACTER}" for code in [*range(32), *range(127, 160)] if chr(code) not in "\n\t"}
 _CONTROLS[ord("\r")] = ""
+# JSON escapes the first half of them by itself.
+_ESCAPED = {code: f"\\u{code:04x}" for code in range(127, 160)}
 
 
 def is_styled(stream: TextIO) -> bool:
     """Whether a stream takes colours: a terminal, unless NO_COLOR (https://no-color.org) or TERM=dumb says no."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def _shown(text: str, stream: TextIO) -> str:
+    return text.translate(_CONTROLS) if stream.isatty() else text
 
 
 class Terminal:
@@ -26,19 +32,18 @@ class Terminal:
     def text(self, text: str) -> None:
         """A piece of what was written, at once."""
         if text:
-            sys.stdout.write(text.translate(_CONTROLS) if sys.stdout.isatty() else text)
+            sys.stdout.write(_shown(text, sys.stdout))
             sys.stdout.flush()
 
     def prompt(self, text: str) -> None:
         """The text that is continued, set off from what follows it."""
-        self.text("")
-        shown = text.translate(_CONTROLS) if sys.stdout.isatty() else text
+        shown = _shown(text, sys.stdout)
         sys.stdout.write(f"\x1b[2m{shown}\x1b[0m" if is_styled(sys.stdout) and shown else shown)
         sys.stdout.flush()
 
     def line(self, value: dict[str, Any]) -> None:
         """A JSON object, on a line of its own."""
-        sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+        sys.stdout.write(json.dumps(value, ensure_ascii=False).translate(_ESCAPED) + "\n")
         sys.stdout.flush()
 
     def notice(self, text: str) -> None:
@@ -52,5 +57,6 @@ class Terminal:
 
     def _to_stderr(self, text: str, style: str) -> None:
         sys.stdout.flush()
-        sys.stderr.write(f"\x1b[{style}m{text}\x1b[0m\n" if is_styled(sys.stderr) else f"{text}\n")
+        shown = _shown(text, sys.stderr)
+        sys.stderr.write(f"\x1b[{style}m{shown}\x1b[0m\n" if is_styled(sys.stderr) else f"{shown}\n")
         sys.stderr.flush()
