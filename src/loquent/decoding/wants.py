@@ -43,8 +43,3 @@ class Candidates:
 
     tokens: NDArray[np.int64]  # (count,)
     scores: NDArray[np.float64]  # (count,)
-
-
-def rows_wanted(want: Want, tokens: int) -> int:
-    """How many of a read's last rows an answer needs, when the read has `tokens` tokens."""
-    return tokens - 1 if isinstance(want, Likelihood) else 1
