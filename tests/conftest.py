@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 # Tests never reach a hub: a stand-in on loopback is addressed explicitly where one is meant.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+# Before torch is imported: for models as small as the tests' one thread is fastest.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -1,22 +1,12 @@
-"""Decoding's tests share their models, and are small: one thread is fastest."""
+"""Decoding's tests share their models."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import torch
 
 from decoding.pairs import MakePair, random_llama
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Tiny models of transformers, and the same ones loaded by us; one thread is fastest."""
+"""Tiny models of transformers, and the same ones loaded by us."""
 
 from __future__ import annotations
 
@@ -6,18 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import torch
 
 from decoding.pairs import random_llama
 from loquent import GenerationConfig
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -18,14 +18,6 @@ SCRIPTS = Path(__file__).parents[2] / "scripts"
 PROMPTS = ("Once upon a time", "The king said to his daughter,", '"Where are you going?" asked')
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def model() -> DogeForCausalLM:
     loaded = AutoModelForCausalLM.from_pretrained(default_model())
