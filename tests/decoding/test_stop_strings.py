@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import loquent
 from loquent.decoding.criteria import StopStringCriteria
 from loquent.decoding.stop_strings import StopStrings
+from loquent.errors import ArgumentError
 
 TEXT = "Once upon a time, naïve 犬🐶🏽 said:\n\n'Stop  here… STOP' — and </s> then ü ended?\n"
 KINDS = {"gpt2": "tokenizers/gpt2", "llama": "tokenizers/llama", "stories": "models/stories260k"}
@@ -95,6 +96,12 @@ def test_several_strings_and_the_first_to_be_complete(tokenizer: Any) -> None:
     assert both == sorted(completed(tokenizer, tokens, "four") + completed(tokenizer, tokens, "two"))
     criterion = StopStringCriteria(tokenizer, ["four", "two"])
     assert [n for n in range(1, len(tokens) + 1) if criterion(np.array([tokens[:n]]), None)] == both
+
+
+def test_an_empty_text_is_refused(tokenizer: Any) -> None:
+    for texts in ((), ("",), ("stop", "")):
+        with pytest.raises(ArgumentError, match="stop_strings"):
+            StopStrings(texts, tokenizer)
 
 
 def test_a_long_text_is_not_decoded_again_and_again(tokenizer: Any) -> None:

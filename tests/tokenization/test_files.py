@@ -88,6 +88,13 @@ def test_saving_where_it_cannot_be(small: GPT2Tokenizer, folder: Path) -> None:
         small.save_pretrained(folder)
 
 
+def test_saving_at_home(small: GPT2Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    small.save_pretrained("~/saved")
+    assert small.save_vocabulary("~/saved")[0] == str(tmp_path / "saved/vocab.json")
+    assert GPT2Tokenizer.from_pretrained("~/saved")("one").input_ids == small("one").input_ids
+
+
 def test_fields_that_are_not_known_are_kept(small: GPT2Tokenizer, folder: Path) -> None:
     small.save_pretrained(folder)
     config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))

@@ -35,7 +35,9 @@ def test_resizing_keeps_the_old_tokens(name: str) -> None:
     torch.testing.assert_close(model(ids).logits[..., :VOCABULARY], before)
     assert model(torch.tensor([[79]])).logits.isfinite().all()
     assert model.resize_token_embeddings(None, pad_to_multiple_of=64).num_embeddings == 128
+    model.get_output_embeddings().weight.requires_grad_(False)
     model.resize_token_embeddings(VOCABULARY)
+    assert not model.get_output_embeddings().weight.requires_grad
     torch.testing.assert_close(model(ids).logits, before)
     tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
     assert tied == model.config.tie_word_embeddings

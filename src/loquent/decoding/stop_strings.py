@@ -9,6 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from loquent.errors import ArgumentError
+
 
 class Decodes(Protocol):
     """What stop strings need of a tokenizer."""
@@ -19,10 +21,18 @@ class Decodes(Protocol):
 
 @dataclass(frozen=True)
 class StopStrings:
-    """Texts that end a sequence as soon as one of them is complete, wherever token borders fall."""
+    """Texts that end a sequence as soon as one of them is complete, wherever token borders fall.
+
+    Raises:
+        ArgumentError: there is no text, or an empty one, which would end everything at once.
+    """
 
     texts: tuple[str, ...]
     tokenizer: Decodes
+
+    def __post_init__(self) -> None:
+        if not all(self.texts) or not self.texts:
+            raise ArgumentError(f"stop_strings={list(self.texts)!r} has no text, or an empty one. Leave it out.")
 
     def found(self, tokens: NDArray[np.int64]) -> bool:
         """Whether one of the texts ends within the last token's text.

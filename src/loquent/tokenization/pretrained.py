@@ -116,7 +116,7 @@ class Pretrained(Chat):
         Returns:
             The paths of the files written.
         """
-        folder = Path(save_directory)
+        folder = Path(save_directory).expanduser()
         if folder.is_file():
             raise ArgumentError(f"save_directory={str(folder)!r} is a file; pass a folder.")
         if hub and not push_to_hub:
@@ -148,7 +148,8 @@ class Pretrained(Chat):
         self, save_directory: str | os.PathLike[str], filename_prefix: str | None = None
     ) -> tuple[str, ...]:
         """Write the vocabulary files of a named class: vocab.json and merges.txt, or its SentencePiece model."""
-        return tuple(str(path) for path in self._save_older_files(Path(save_directory), filename_prefix, required=True))
+        folder = Path(save_directory).expanduser()
+        return tuple(str(path) for path in self._save_older_files(folder, filename_prefix, required=True))
 
     def push_to_hub(self, repo_id: str, **hub: Any) -> Any:
         """Upload the tokenizer's files; `commit_message`, `private`, `token`, `revision`, `create_pr` as there."""

@@ -70,9 +70,9 @@ class CausalLM(PreTrainedModel):
         if self.decoder.head.tied:
             self.tie_weights()
         else:
-            self.head.weight = nn.Parameter(resized(self.head.weight))
+            self.head.weight = nn.Parameter(resized(self.head.weight), self.head.weight.requires_grad)
         if self.decoder.head.bias:
-            self.head.bias = nn.Parameter(resized(self.head.bias))
+            self.head.bias = nn.Parameter(resized(self.head.bias), self.head.bias.requires_grad)
         self.head.out_features = size
 
     def forward(
