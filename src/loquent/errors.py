@@ -13,6 +13,17 @@ LoquentError
 └── MissingExtraError    (ImportError)   an optional library is not installed: gives the pip command
 """
 
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+def hint(name: str, known: Iterable[str]) -> str:
+    """What a message says behind a misspelt name: " Did you mean 'x'?", nothing where no known name is near."""
+    near = difflib.get_close_matches(name, sorted(known), 1)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
 
 class LoquentError(Exception):
     """The base of every exception that Loquent raises on purpose."""

@@ -131,7 +131,7 @@ def test_wrong_arguments_say_what_to_do(small: GPT2Tokenizer, call: dict[str, An
 def test_unknown_arguments_are_refused(small: GPT2Tokenizer, byte_level_files: Path) -> None:
     with pytest.raises(TypeError):
         small("a", pading=True)
-    with pytest.raises(ArgumentError, match="Did you mean padding_side"):
+    with pytest.raises(ArgumentError, match="Did you mean 'padding_side'"):
         GPT2Tokenizer(byte_level_files / "vocab.json", byte_level_files / "merges.txt", pading_side="left")
     with pytest.raises(ArgumentError, match="extra_special_tokens"):
         GPT2Tokenizer(byte_level_files / "vocab.json", byte_level_files / "merges.txt", image_token="<image>")

@@ -129,7 +129,12 @@ def test_arguments_that_cannot_work_are_refused(tmp_path: Path) -> None:
         ({"device_map": "nowhere"}, "nowhere"),
         ({"device_map": {"a": 0, "b": 1}}, "splits"),
         ({"config": "gpt2"}, "config object"),
-        ({"unheard_of": 1}, "unheard_of"),
+        ({"unheard_of": 1}, "LlamaConfig has no field 'unheard_of', and from_pretrained\\(\\) no such argument"),
+        ({"use_safetensor": True}, "Did you mean 'use_safetensors'"),
+        ({"use_safetensors": "yes"}, "use_safetensors='yes' must be True or False"),
+        ({"load_in_8bit": True}, "load_in_8bit=True is not available. .*bfloat16"),
+        ({"output_loading_info": True}, "output_loading_info=True is not available"),
+        ({"state_dict": {}}, "state_dict={} is not available. .*load_state_dict"),
         ({"config": tiny("llama").config, "vocab_size": 5}, "vocab_size"),
     ]:
         with pytest.raises(ArgumentError, match=message):
@@ -142,6 +147,36 @@ def test_arguments_that_cannot_work_are_refused(tmp_path: Path) -> None:
         tiny("llama").save_pretrained(tmp_path, safe_serialization=False)
     with pytest.raises(TypeError, match="from_pretrained"):
         AutoModel()
+    with pytest.raises(ArgumentError, match="'org/name' is a str"):
+        AutoModelForCausalLM.from_config("org/name")
+    with pytest.raises(ArgumentError, match="The name is a NoneType"):
+        AutoModelForCausalLM.from_pretrained(None)
+    with pytest.raises(ArgumentError, match="new_num_tokens is a str"):
+        tiny("llama").resize_token_embeddings("5")
+
+
+def test_arguments_that_ask_for_nothing_are_taken(tmp_path: Path) -> None:
+    model = tiny("llama")
+    loaded = AutoModelForCausalLM.from_pretrained(
+        saved(model, tmp_path),
+        use_safetensors=True,
+        quantization_config=None,
+        load_in_4bit=False,
+        variant=None,
+        output_loading_info=False,
+        max_memory=None,
+    )
+    assert torch.equal(loaded.head.weight, model.head.weight)
+    assert loaded.name_or_path == loaded.config._name_or_path == str(tmp_path)
+
+
+def test_only_safetensors_where_they_are_asked_for(tmp_path: Path) -> None:
+    folder = saved(tiny("llama"), tmp_path)
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    LlamaForCausalLM.from_pretrained(folder, use_safetensors=False)
+    with pytest.raises(CheckpointError, match=r"use_safetensors=True, but .* has only pytorch_model\.bin"):
+        LlamaForCausalLM.from_pretrained(folder, use_safetensors=True)
 
 
 def test_code_in_a_folder_is_never_wanted(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from loquent.config.json_file import JsonFile, saving_folder
 from loquent.config.limits import check_sizes
 from loquent.config.reading import CONFIG_FILE, read_config_dict, read_json_object
 from loquent.config.spelling import contradiction, dtype_name, labels
-from loquent.errors import ArgumentError, ConfigError
+from loquent.errors import ArgumentError, ConfigError, hint
 from loquent.hub.push import repository_of
 from loquent.hub.resolve import HUB_KEYWORDS
 
@@ -27,6 +27,10 @@ C = TypeVar("C", bound="PretrainedConfig")
 # Where a config came from and how to run it: true of this process, not of the model.
 _NOT_SAVED = frozenset({"name_or_path", "attn_implementation"})
 _LABEL_MAPS = ("id2label", "label2id")
+
+
+_LOADING = frozenset({"attn_implementation", "config", "device_map", "dtype", "trust_remote_code", "use_safetensors"})
+"""Further arguments of `from_pretrained` that a misspelt one may have meant."""
 
 
 class PretrainedConfig(JsonFile):
@@ -181,9 +185,11 @@ class PretrainedConfig(JsonFile):
             self._extra[name] = value
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name.startswith("_"):
+        if name == "_name_or_path":
+            self.name_or_path = value
+        elif name.startswith("_"):
             self.__dict__[name] = value
-        elif callable(type(self).__dict__.get(name, PretrainedConfig.__dict__.get(name))):
+        elif callable(getattr(type(self), name, None)):
             raise ConfigError(f"{type(self).__name__}.{name} is a method and cannot be set.")
         elif name != "num_labels" or value != self.num_labels:
             for own, canonical in self.canonical({name: value}).items():
@@ -216,6 +222,20 @@ class PretrainedConfig(JsonFile):
     def use_return_dict(self) -> bool:
         """The older name of `return_dict`."""
         return self.return_dict
+
+    @property
+    def _name_or_path(self) -> str:
+        """What programs for transformers read `name_or_path` as."""
+        return self.name_or_path
+
+    def update(self, config_dict: Mapping[str, Any]) -> None:
+        """Set fields, each in any of its spellings; those that the family does not know become attributes.
+
+        Raises:
+            ConfigError: a value is of the wrong type.
+        """
+        for name, value in config_dict.items():
+            setattr(self, name, value)
 
     def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PretrainedConfig:
         """The part of the config that describes text; the config itself, but for models of several kinds of input."""
@@ -265,8 +285,9 @@ class PretrainedConfig(JsonFile):
         unused = {name: value for name, value in overrides.items() if name not in known}
         if unused and not return_unused_kwargs:
             raise ArgumentError(
-                f"{cls.__name__} has no field {', '.join(map(repr, sorted(unused)))}. Check the spelling, or set it as "
-                "an attribute of the config to have it saved."
+                f"{cls.__name__} has no field {', '.join(map(repr, sorted(unused)))}, and from_pretrained() no such "
+                f"argument.{hint(min(unused), known | HUB_KEYWORDS | _LOADING)} A field of your own can be set as an "
+                "attribute of the config, which saves it."
             )
         used = {name: value for name, value in overrides.items() if name in known}
         config = cls._made_from(config_dict, used)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loquent.errors import ConfigError
-from loquent.hub.resolve import resolve_file
+from loquent.hub.resolve import check_name, resolve_file
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -36,6 +36,7 @@ def read_config_dict(
         CheckpointError: a local folder has no such file.
         HubError: the name could not be resolved.
     """
+    check_name(name_or_path)
     path = Path(name_or_path).expanduser()
     if not path.is_file():
         # Required files are found or raise, so the fallback only narrows the type.

@@ -95,12 +95,25 @@ def resolve_folder(
     return inside
 
 
+def check_name(name_or_path: object) -> None:
+    """Refuse what is neither a string nor a path.
+
+    Raises:
+        ArgumentError: it says what was given instead.
+    """
+    if not isinstance(name_or_path, str | os.PathLike):
+        raise ArgumentError(
+            f'The name is a {type(name_or_path).__name__}. Pass a folder, or the name of a repository like "org/name".'
+        )
+
+
 def local_folder(name_or_path: str | os.PathLike[str]) -> Path | None:
     """The folder that a name means on this disk, or None where it reads as the name of a repository.
 
     Raises:
         HubError: the name reads as a path, but there is no folder.
     """
+    check_name(name_or_path)
     path = Path(name_or_path).expanduser()
     if path.is_dir():
         return path

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Set
 from typing import Any
 
 from tokenizers import AddedToken
 
-from loquent.errors import ArgumentError
+from loquent.errors import ArgumentError, hint
 from loquent.tokenization.special_tokens import ADDITIONAL, ROLES
 
 OPTIONS = frozenset(
@@ -67,11 +66,10 @@ def checked_options(class_name: str, options: Mapping[str, Any], own: Set[str]) 
             wanted = " or ".join(one.__name__ for one in _TYPES[name])
             raise ArgumentError(f"{name}={value!r} must be of type {wanted}.")
         if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            hint = f" Did you mean {near[0]}?" if near else ""
+            remedy = hint(name, known)
             if name.endswith("_token"):
-                hint += f" For a role of its own, pass extra_special_tokens={{{name!r}: ...}}."
-            raise ArgumentError(f"{class_name} has no option {name}={value!r}.{hint}")
+                remedy += f" For a role of its own, pass extra_special_tokens={{{name!r}: ...}}."
+            raise ArgumentError(f"{class_name} has no option {name}={value!r}.{remedy}")
     if options.get("errors") not in (None, "replace"):
         raise ArgumentError(f'errors={options["errors"]!r}: bytes that are no text always decode to "replace".')
     checked = {name: as_tokens(value) for name, value in options.items()}

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
+from loquent.config.base import PretrainedConfig
 from loquent.errors import ArgumentError
 from loquent.torch.model import PreTrainedModel
 from loquent.torch.options import read_options
-
-if TYPE_CHECKING:
-    from loquent.config import PretrainedConfig
 
 
 class AutoClass:
@@ -44,6 +42,11 @@ class AutoClass:
         Raises:
             ArgumentError: there is none for its model type.
         """
+        if not isinstance(config, PretrainedConfig):
+            raise ArgumentError(
+                f"config={config!r} is a {type(config).__name__}. AutoConfig.from_pretrained(...) loads a config; "
+                f"{cls.__name__}.from_pretrained(...) loads a model with its weights."
+            )
         if config.model_type not in cls._classes:
             raise ArgumentError(
                 f"{cls.__name__} has no class for model_type={config.model_type!r}, only for "

@@ -53,6 +53,11 @@ def load_model(cls: type[M], name_or_path: str | os.PathLike[str], **kwargs: Any
     from loquent.config import GenerationConfig
 
     checkpoint = open_checkpoint(resolve_checkpoint(name_or_path, **options.hub))
+    if options.use_safetensors and checkpoint.files[0].suffix != ".safetensors":
+        raise CheckpointError(
+            f"use_safetensors=True, but {os.fspath(name_or_path)!r} has only {checkpoint.files[0].name}. "
+            "Leave the argument out: that file is read without running any code."
+        )
     dtype = options.dtype or _automatic_dtype(config, checkpoint)
     with torch.device("meta"), default_dtype(dtype):
         model = cls(config)

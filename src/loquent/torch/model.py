@@ -122,6 +122,11 @@ class PreTrainedModel(nn.Module):
     def generation_config(self, value: GenerationConfig) -> None:
         self._generation_config = value
 
+    @property
+    def name_or_path(self) -> str:
+        """The folder or repository that it was loaded from; empty for a model made from a config."""
+        return self.config.name_or_path
+
     def can_generate(self) -> bool:
         """Whether it has a language-model head."""
         return False
@@ -197,6 +202,8 @@ class PreTrainedModel(nn.Module):
             ArgumentError: a size below 1.
         """
         size = self.decoder.vocabulary if new_num_tokens is None else new_num_tokens
+        if not isinstance(size, int):
+            raise ArgumentError(f"new_num_tokens is a {type(size).__name__}. Pass a number, such as len(tokenizer).")
         if size < 1 or (pad_to_multiple_of is not None and pad_to_multiple_of < 1):
             raise ArgumentError(f"{new_num_tokens=} and {pad_to_multiple_of=} must be at least 1, or None.")
         if pad_to_multiple_of:
@@ -271,7 +278,7 @@ class PreTrainedModel(nn.Module):
 
         Args:
             pretrained_model_name_or_path: a folder, or a name such as "org/name".
-            **kwargs: see `loquent.torch.loading.LoadOptions`; whatever else is a field of the config overrides it.
+            **kwargs: see `loquent.torch.options.LoadOptions`; whatever else is a field of the config overrides it.
 
         Raises:
             HubError: the name could not be resolved.

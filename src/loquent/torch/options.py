@@ -15,6 +15,25 @@ from loquent.hub.resolve import HUB_KEYWORDS
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 _ATTENTION = ("eager", "sdpa")
 
+# Arguments of transformers that ask for nothing with the first value, and cannot be had with another.
+_UNAVAILABLE: dict[str, tuple[Any, str]] = {
+    "ignore_mismatched_sizes": (False, "Every tensor must fit the config; resize_token_embeddings() changes sizes."),
+    "output_loading_info": (False, "What does not fit is an error that lists it; leave it out."),
+    "variant": (None, "Weights are read from the files' usual names; leave it out."),
+    "state_dict": (None, "Use from_config(config), then load_state_dict(state_dict)."),
+    "quantization_config": (None, "Weights are not quantized; leave it out, dtype='bfloat16' halves them."),
+    "load_in_8bit": (False, "Weights are not quantized; leave it out, dtype='bfloat16' halves them."),
+    "load_in_4bit": (False, "Weights are not quantized; leave it out, dtype='bfloat16' halves them."),
+    "max_memory": (None, "A model is never split over devices; give one as device_map='cuda:0'."),
+    "offload_folder": (None, "A model is never split over devices and files; leave it out."),
+    "offload_state_dict": (False, "A model is never split over devices and files; leave it out."),
+    "gguf_file": (None, "Only safetensors and PyTorch files are read; leave it out."),
+    "from_tf": (False, "Only safetensors and PyTorch files are read; leave it out."),
+    "from_flax": (False, "Only safetensors and PyTorch files are read; leave it out."),
+    "proxies": (None, "Set HTTPS_PROXY in the environment."),
+    "resume_download": (True, "Downloads are always resumed; leave it out."),
+}
+
 
 @dataclass(frozen=True)
 class LoadOptions:
@@ -24,7 +43,9 @@ class LoadOptions:
     None is torch's default dtype, as in transformers 4. `device_map`: "cpu", "cuda", a device, or "auto" for the GPU
     if there is one; a model is never split over devices. `config`: used instead of the folder's. `attn_implementation`:
     "eager" or "sdpa", which differ in nothing here. `low_cpu_mem_usage` is accepted: memory use is always low.
-    `trust_remote_code`: no code of a model's folder is ever run; True is an error where the folder has some.
+    `use_safetensors`: True is an error where the folder has only `.bin` files, which are otherwise read where there is
+    nothing else. `trust_remote_code`: no code of a model's folder is ever run; True is an error where the folder has
+    some. Arguments of transformers that ask for nothing (`quantization_config=None`) are accepted.
     """
 
     dtype: torch.dtype | None  # None: "auto"
@@ -32,6 +53,7 @@ class LoadOptions:
     config: PretrainedConfig | None = None
     attn_implementation: str | None = None
     trust_remote_code: bool = False
+    use_safetensors: bool | None = None
     hub: Mapping[str, Any] = field(default_factory=dict)
     overrides: Mapping[str, Any] = field(default_factory=dict)
 
@@ -53,6 +75,10 @@ def read_options(kwargs: Mapping[str, Any]) -> LoadOptions:
     low_memory = rest.pop("low_cpu_mem_usage", None)
     if low_memory not in (None, True, False):
         raise ArgumentError(f"low_cpu_mem_usage={low_memory!r} must be True or False.")
+    use_safetensors = rest.pop("use_safetensors", None)
+    if use_safetensors not in (None, True, False):
+        raise ArgumentError(f"use_safetensors={use_safetensors!r} must be True or False.")
+    _drop_unavailable(rest)
     config = rest.pop("config", None)
     if config is not None and not isinstance(config, PretrainedConfig):
         raise ArgumentError(f"config={config!r} must be a config object: AutoConfig.from_pretrained(...) loads one.")
@@ -62,9 +88,18 @@ def read_options(kwargs: Mapping[str, Any]) -> LoadOptions:
         config=config,
         attn_implementation=attention,
         trust_remote_code=bool(rest.pop("trust_remote_code", False)),
+        use_safetensors=use_safetensors,
         hub=hub,
         overrides=rest,
     )
+
+
+def _drop_unavailable(kwargs: dict[str, Any]) -> None:
+    """Take out arguments that ask for nothing, and refuse those that ask for what there is not."""
+    for name, (off, remedy) in _UNAVAILABLE.items():
+        value = kwargs.pop(name, None)
+        if value is not None and value is not off:
+            raise ArgumentError(f"{name}={value!r} is not available. {remedy}")
 
 
 def _one_of(kwargs: dict[str, Any], name: str, older: str) -> Any:
