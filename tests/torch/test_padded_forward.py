@@ -195,3 +195,18 @@ def test_a_cache_of_other_rows_masks_or_models_is_refused() -> None:
     assert cache.get_seq_length() == 6  # a refused call changes nothing
     with pytest.raises(TypeError, match="unexpected"):
         model(_IDS, masks=None)
+
+
+def test_what_is_no_tensor_is_refused_with_the_way_to_one() -> None:
+    model, ids = tiny("llama"), distinct_ids(1, 4)
+    for arguments, message in [
+        ({"input_ids": "text"}, "input_ids is a str, not a tensor. Texts become ids by the tokenizer"),
+        ({"input_ids": {"input_ids": ids}}, "input_ids is a dict, .* model\\(\\*\\*inputs\\)"),
+        ({"input_ids": [[1, 2]]}, "input_ids is a list, .* return_tensors"),
+        ({"input_ids": ids, "attention_mask": [[1] * 4]}, "attention_mask is a list"),
+        ({"input_ids": ids, "labels": ids.tolist()}, "labels is a list"),
+        ({"input_ids": ids, "position_ids": [[0, 1, 2, 3]]}, "position_ids is a list"),
+        ({"input_ids": ids, "logits_to_keep": 1.5}, "logits_to_keep=1.5"),
+    ]:
+        with pytest.raises(ArgumentError, match=message):
+            model(**arguments)

@@ -11,7 +11,7 @@ from loquent.torch.batch import Batch, make_batch
 from loquent.torch.cache import DynamicCache
 from loquent.torch.decoder import DecoderStack
 from loquent.torch.groups import Row
-from loquent.torch.inputs import Packed, pack
+from loquent.torch.inputs import Packed, check_tensors, pack
 from loquent.torch.model import PreTrainedModel
 from loquent.torch.outputs import BaseModelOutputWithPast
 from loquent.torch.positions import RotaryFrequencies
@@ -76,6 +76,13 @@ class BaseModel(DecoderStack, PreTrainedModel):
         wants_cache = use_cache if use_cache is not None else self.config.use_cache and not self.training
         cache = past_key_values if past_key_values is not None else DynamicCache() if wants_cache else None
         _check_cache(past_key_values)
+        check_tensors(
+            input_ids=input_ids,
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            token_type_ids=token_type_ids,
+        )
         packed = pack(
             self.decoder,
             input_ids=input_ids,

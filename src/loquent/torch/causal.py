@@ -13,6 +13,7 @@ from loquent.errors import ArgumentError
 from loquent.torch.base import BaseModel
 from loquent.torch.cache import DynamicCache
 from loquent.torch.decoder import DecoderStack
+from loquent.torch.inputs import check_tensors
 from loquent.torch.model import PreTrainedModel
 from loquent.torch.outputs import CausalLMOutputWithPast, MoeCausalLMOutputWithPast
 
@@ -104,6 +105,7 @@ class CausalLM(PreTrainedModel):
             ArgumentError: an argument that cannot work; nothing has been computed then.
             ContextLengthError: positions past those that the model learned.
         """
+        check_tensors(input_ids=input_ids, inputs_embeds=inputs_embeds, attention_mask=attention_mask, labels=labels)
         tokens = input_ids if input_ids is not None else inputs_embeds
         columns = None if tokens is None or tokens.dim() < 2 else _columns(tokens, labels, logits_to_keep)
         output = self.base_model(
@@ -196,8 +198,8 @@ def _columns(tokens: Tensor, labels: Tensor | None, logits_to_keep: int | Tensor
                 f"logits_to_keep={logits_to_keep!r} must be a 1-D tensor of columns of the input, below {length}."
             )
         columns: slice | Tensor | None = logits_to_keep
-    elif logits_to_keep < 0:
-        raise ArgumentError(f"logits_to_keep={logits_to_keep} must be 0 (all), a number of columns, or a tensor.")
+    elif not isinstance(logits_to_keep, int) or logits_to_keep < 0:
+        raise ArgumentError(f"logits_to_keep={logits_to_keep!r} must be 0 (all), a number of columns, or a tensor.")
     else:
         columns = slice(-logits_to_keep, None) if 0 < logits_to_keep < length else None
     if labels is not None:

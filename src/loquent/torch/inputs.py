@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,6 +39,24 @@ class Packed:
             return packed.view(*self.shape, *rest)
         padded = packed.new_zeros(self.mask.size, *rest).index_copy(0, self.index, packed)
         return padded.view(*self.shape, *rest)
+
+
+def check_tensors(**arguments: Any) -> None:
+    """Refuse arguments of `forward` that are neither tensors nor None.
+
+    Raises:
+        ArgumentError: it names the first of them, and how to get a tensor.
+    """
+    for name, value in arguments.items():
+        if value is None or isinstance(value, Tensor):
+            continue
+        if isinstance(value, str):
+            remedy = 'Texts become ids by the tokenizer: model(**tokenizer(text, return_tensors="pt")).'
+        elif isinstance(value, Mapping):
+            remedy = "Unpack what the tokenizer returned: model(**inputs)."
+        else:
+            remedy = 'Pass return_tensors="pt" to the tokenizer, or make one by torch.tensor([[...]]).'
+        raise ArgumentError(f"{name} is a {type(value).__name__}, not a tensor. {remedy}")
 
 
 def pack(
