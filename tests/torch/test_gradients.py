@@ -93,3 +93,18 @@ def test_loss_leaves_padding_out() -> None:
 def test_unknown_checkpointing_settings_are_refused() -> None:
     with pytest.raises(ArgumentError, match="speed"):
         tiny("llama").gradient_checkpointing_enable({"speed": 9})
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+def test_dropout_can_be_switched_off_in_the_modules(name: str) -> None:
+    dropout = {
+        "llama": {"attention_dropout": 0.5},
+        "gpt2": dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.5),
+    }
+    model, ids = tiny(name, **dropout[name]), distinct_ids(1, 8)
+    expected = model(ids).logits
+    assert not torch.equal(model.train()(ids).logits, expected)
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    assert torch.equal(model(ids).logits, expected)

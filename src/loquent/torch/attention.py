@@ -33,6 +33,7 @@ class SelfAttention(nn.Module):
         super().__init__()
         self.part, self.layer = part, layer
         self.qkv = nn.Linear(width, (part.heads + 2 * part.kv_heads) * part.head_dim, part.qkv_bias)
+        self.dropout = nn.Dropout(part.dropout)  # of attention weights; a module, so that programs can set its `p`
         self.output = nn.Linear(part.heads * part.head_dim, width, part.output_bias)
         if part.query_key_norm:
             self.query_norm = RMSNorm(part.head_dim, part.query_key_norm.epsilon)
@@ -62,7 +63,7 @@ class SelfAttention(nn.Module):
             self._known(where, plane, entry, batch) for plane, entry in enumerate(entries)
         ]  # (count, size, kv_heads, head_dim)
         added = mask_values[0] if mask_values else None
-        dropout = self.part.dropout if self.training else 0.0
+        dropout = self.dropout.p if self.training else 0.0
         mine = group.take(queries)
         if batch.weights is None:
             return attend(self.part, mine, keys, values, where, mask_values=added, dropout=dropout)

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from loquent import parts
@@ -32,6 +31,7 @@ class Block(nn.Module):
         self.attention = SelfAttention(part.attention, width, layer)
         self.mlp_norm = make_norm(part.mlp_norm, width)
         self.mlp = _make_mlp(part.mlp, width)
+        self.dropout = nn.Dropout(part.dropout)
         if isinstance(part.residual, parts.ScaledResidual):
             self.attention_residual = nn.Parameter(torch.empty(width))
             self.mlp_residual = nn.Parameter(torch.empty(width))
@@ -55,7 +55,7 @@ class Block(nn.Module):
         return self._drop(self.mlp(normed, batch.linear))
 
     def _drop(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.part.dropout) if self.training and self.part.dropout else x
+        return self.dropout(x) if self.training else x
 
 
 class DecoderStack(nn.Module):
@@ -65,6 +65,7 @@ class DecoderStack(nn.Module):
     positions: nn.Embedding
     blocks: nn.ModuleList
     norm: nn.Module
+    dropout: nn.Dropout
     decoder: parts.Decoder
     checkpointing: Callable[..., Tensor] | None = None
 
@@ -75,6 +76,7 @@ class DecoderStack(nn.Module):
             self.positions = make_embedding(decoder.learned_positions.count, decoder.width)
         self.blocks = nn.ModuleList(Block(part, decoder.width, layer) for layer, part in enumerate(decoder.blocks))
         self.norm = make_norm(decoder.norm, decoder.width)
+        self.dropout = nn.Dropout(decoder.embedding_dropout)
 
     def read(
         self, tokens: Tensor, batch: Batch, keep_layers: Sequence[int] = (), extra: Tensor | None = None
@@ -107,9 +109,7 @@ class DecoderStack(nn.Module):
             hidden = hidden + self.positions(batch.positions)
         if extra is not None:
             hidden = hidden + extra
-        if self.training and self.decoder.embedding_dropout:
-            hidden = F.dropout(hidden, self.decoder.embedding_dropout)
-        return hidden
+        return self.dropout(hidden) if self.training else hidden
 
     def _run_block(self, block: nn.Module, hidden: Tensor, batch: Batch) -> Tensor:
         if self.checkpointing is not None and self.training and torch.is_grad_enabled():
