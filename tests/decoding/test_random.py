@@ -83,3 +83,9 @@ def test_set_seed_seeds_torch_before_it_was_used() -> None:
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     loquent.set_seed(3)
     assert [float(number) for number in printed.split()] == [np.random.rand(), float(torch.rand(()))]
+
+
+@pytest.mark.parametrize("seed", [-1, "7", 1.5, None, True])
+def test_only_non_negative_integers_are_seeds(seed: object) -> None:
+    with pytest.raises(loquent.ArgumentError, match="must be a non-negative integer"):
+        loquent.set_seed(seed)

@@ -8,7 +8,12 @@ from __future__ import annotations
 
 import enum
 import os
+import sys
 import threading
+from numbers import Integral
+from typing import Any
+
+from loquent.errors import ArgumentError
 
 _MASK = 0xFFFFFFFF
 _MULTIPLIERS = 0xD2511F53, 0xCD9E8D57
@@ -54,12 +59,20 @@ def branch_seed(seed: int, branch: int) -> int:
 
 
 class _Fresh:
-    """Seeds for requests that name none: unpredictable at first, a fixed series after `set_seed`."""
+    """Seeds for requests that name none: unpredictable at first, a fixed series after `set_seed`.
+
+    Where torch is in use they are drawn from its generator, so that `torch.manual_seed` fixes them too, as programs
+    expect that sample with torch models.
+    """
 
     def __init__(self) -> None:
         self.seed, self.count, self.lock = int.from_bytes(os.urandom(8), "little"), 0, threading.Lock()
 
     def next(self) -> int:
+        torch = sys.modules.get("torch")
+        if torch is not None:
+            drawn = torch.randint(2**63 - 1, (), generator=torch.default_generator, device="cpu")
+            return bits(int(drawn), 0, Purpose.FRESH)
         with self.lock:
             self.count += 1
             return bits(self.seed, self.count, Purpose.FRESH)
@@ -79,7 +92,14 @@ def set_seed(seed: int, deterministic: bool = False) -> None:
     Args:
         seed: any non-negative integer.
         deterministic: also ask torch for deterministic algorithms.
+
+    Raises:
+        ArgumentError: the seed is negative or no integer.
     """
+    given: Any = seed
+    if isinstance(given, bool) or not isinstance(given, Integral) or given < 0:
+        raise ArgumentError(f"seed={given!r} must be a non-negative integer.")
+    seed = int(given)
     import random
 
     import numpy as np
