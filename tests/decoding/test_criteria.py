@@ -66,3 +66,9 @@ def test_criteria_see_the_prompt_and_what_was_generated() -> None:
     stopping = Stopping(4, criteria=(lambda ids, scores: bool(seen.append((ids.tolist(), scores))),))
     assert stopping.reason(PROMPT, [1, 2]) is None
     assert seen == [([[5, 6, 1, 2]], None)]
+
+
+def test_a_list_knows_its_least_length() -> None:
+    criteria = StoppingCriteriaList([MaxLengthCriteria(9), MaxTimeCriteria(1.0), MaxLengthCriteria(7)])
+    assert criteria.max_length == 7
+    assert StoppingCriteriaList([MaxTimeCriteria(1.0)]).max_length is None

@@ -77,6 +77,10 @@ def test_settings_are_left_as_they_were(model: Any) -> None:
     ("arguments", "message"),
     [
         ({"max_new_token": 3}, "generate\\(\\) has no argument 'max_new_token'"),
+        ({"max_new_token": 3}, "Did you mean 'max_new_tokens'"),
+        ({"stop_criteria": []}, "Did you mean 'stopping_criteria'"),
+        ({"assistant_model": 7}, "assistant_model=7 is not supported yet"),
+        ({"guidance_scale": 2.0}, "guidance_scale=2.0 is not supported yet"),
         ({"zebra": 1, "apple": None}, "no argument 'apple', 'zebra'"),
         ({"generation_config": {"max_new_tokens": 3}}, "is a dict. Pass a loquent.GenerationConfig"),
         ({"temperature": -1.0, "do_sample": True}, "temperature=-1.0"),
@@ -92,6 +96,10 @@ def test_settings_are_left_as_they_were(model: Any) -> None:
         ({"seed": True}, "seed=True"),
         ({"seed": "7"}, "seed='7'"),
         ({"seed": [1, 2]}, "seed has 2 values for 1 rows"),
+        ({"logits_processor": [lambda ids, scores: None]}, "logits_processor .* returned NoneType for scores of shape"),
+        ({"logits_processor": [lambda ids, scores: scores[0]]}, r"returned shape \(\d+,\) for scores"),
+        ({"streamer": loquent.TextStreamer}, "streamer is the class TextStreamer. Pass an object"),
+        ({"streamer": "stdout"}, "streamer is a str. Pass an object"),
         ({"logits_processor": 5}, "logits_processor has 5"),
         ({"stopping_criteria": [len, None]}, "stopping_criteria has None"),
     ],
@@ -156,6 +164,22 @@ def test_without_a_seed_every_call_and_row_differs_until_set_seed(model: Any) ->
     assert twice() != first
     loquent.set_seed(11)
     assert twice() == first
+
+
+def test_torchs_seed_makes_sampling_repeatable(model: Any) -> None:
+    prompts = [[5, 6, 7]] * 2
+    settings = {**SAMPLED, "temperature": 2.0}
+    torch.manual_seed(4)
+    first = [model.generate(prompts, **settings).tolist() for _ in range(2)]
+    assert first[0] != first[1]
+    torch.manual_seed(4)
+    assert [model.generate(prompts, **settings).tolist() for _ in range(2)] == first
+
+
+def test_arguments_that_ask_for_nothing_change_nothing(model: Any) -> None:
+    nothing = {"assistant_model": None, "synced_gpus": False, "prefix_allowed_tokens_fn": None, "guidance_scale": 1.0}
+    nothing |= {"output_logits": False, "penalty_alpha": 0.0, "past_key_values": None}
+    assert model.generate(IDS, **nothing).tolist() == model.generate(IDS).tolist()
 
 
 def test_several_samples_of_each_row(model: Any) -> None:

@@ -48,6 +48,8 @@ _NOT_YET: dict[str, Any] = {
     "output_scores": False,
     "output_logits": None,
 }
+# Further values that leave a field off.
+_OFF_TOO: dict[str, Any] = {"guidance_scale": 1.0, "output_logits": False, "penalty_alpha": 0.0}
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,8 +143,9 @@ def _sliding_context(config: GenerationConfig, read: int, around: Surroundings) 
 
 def _check_supported(config: GenerationConfig) -> None:
     for name, off in _NOT_YET.items():
-        if getattr(config, name) != off:
-            raise ArgumentError(f"{name}={getattr(config, name)!r} is not supported yet. Leave it at {off!r}.")
+        value = getattr(config, name)
+        if value != off and value != _OFF_TOO.get(name, off):
+            raise ArgumentError(f"{name}={value!r} is not supported yet. Leave it at {off!r}.")
     if config.cache_implementation == "quantized":
         raise ArgumentError("cache_implementation='quantized' is not supported yet. Leave it at None.")
     if config.num_beams > 1 and config.do_sample:

@@ -34,6 +34,13 @@ class StoppingCriteriaList(list[StoppingCriteria]):
     def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> bool:
         return any(says_stop(criterion(input_ids, scores, **kwargs)) for criterion in self)
 
+    @property
+    def max_length(self) -> int | None:
+        """The least length that a MaxLengthCriteria among them stops at; None where there is none."""
+        return min(
+            (criterion.max_length for criterion in self if isinstance(criterion, MaxLengthCriteria)), default=None
+        )
+
 
 class MaxLengthCriteria(StoppingCriteria):
     """Stops at `max_length` tokens, the prompt's counted."""

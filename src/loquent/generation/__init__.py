@@ -14,7 +14,7 @@ from loquent.errors import RequestCancelledError
 from loquent.generation.binding import Bound, engine_of
 from loquent.generation.results import GenerateOutput, padded, tensor_like
 from loquent.generation.running import Run, StreamEvent, start, tidy
-from loquent.generation.streamers import StreamerFeed
+from loquent.generation.streamers import StreamerFeed, check_streamer
 
 __all__ = ["Bound", "GenerateOutput", "StreamEvent", "engine_of", "generate", "run_all", "start", "stream", "tidy"]
 
@@ -85,6 +85,8 @@ def run_all(
     model: Bound, inputs: Any = None, generation_config: Any = None, *, streamer: Any = None, **kwargs: Any
 ) -> tuple[Run, list[Hypothesis]]:
     """What `generate` does up to its return: the run, and the hypothesis of each row, without padding."""
+    if streamer is not None:
+        check_streamer(streamer)
     run = start(model, inputs, generation_config, **kwargs)
     feed = None if streamer is None else StreamerFeed(streamer, run)
     try:

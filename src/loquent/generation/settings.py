@@ -8,7 +8,22 @@ from typing import Any
 
 from loquent.config import GenerationConfig
 from loquent.decoding.random import fresh_seed
-from loquent.errors import ArgumentError
+from loquent.errors import ArgumentError, hint
+
+# Further arguments that a misspelt one may have meant.
+_ARGUMENTS = frozenset(
+    {
+        *("attention_mask", "context_overflow", "generation_config", "input_ids", "logits_processor", "seed"),
+        *("stopping_criteria", "streamer", "tokenizer"),
+    }
+)
+# Arguments of transformers that this version does not have yet; None and False ask for nothing.
+_NOT_YET = frozenset(
+    {
+        *("assistant_model", "assistant_tokenizer", "custom_generate", "negative_prompt_attention_mask"),
+        *("negative_prompt_ids", "prefix_allowed_tokens_fn", "synced_gpus", "use_model_defaults"),
+    }
+)
 
 
 def merged(model: GenerationConfig, given: Any, kwargs: dict[str, Any]) -> GenerationConfig:
@@ -23,10 +38,18 @@ def merged(model: GenerationConfig, given: Any, kwargs: dict[str, Any]) -> Gener
             "or its fields as keyword arguments."
         )
     config = model.copy() if given is None else given.over(model)
-    unknown = config.update(**kwargs)
+    unknown = config.update(**_without_what_asks_for_nothing(kwargs))
     if unknown:
-        raise ArgumentError(f"generate() has no argument {', '.join(map(repr, sorted(unknown)))}.")
+        near = hint(min(unknown), {*config.to_dict(), *_ARGUMENTS})
+        raise ArgumentError(f"generate() has no argument {', '.join(map(repr, sorted(unknown)))}.{near}")
     return config
+
+
+def _without_what_asks_for_nothing(kwargs: dict[str, Any]) -> dict[str, Any]:
+    for name in sorted(_NOT_YET & set(kwargs)):
+        if kwargs[name] is not None and kwargs[name] is not False:
+            raise ArgumentError(f"{name}={kwargs[name]!r:.80} is not supported yet. Leave it out.")
+    return {name: value for name, value in kwargs.items() if name not in _NOT_YET}
 
 
 def row_seeds(seed: Any, config: GenerationConfig, rows: int) -> list[int]:

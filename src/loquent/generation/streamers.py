@@ -5,8 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 from loquent.decoding.streaming import BaseStreamer
+from loquent.errors import ArgumentError
 from loquent.generation.results import tensor_like
 from loquent.generation.running import Run, StreamEvent
+
+
+def check_streamer(streamer: Any) -> None:
+    """Refuse what has no `put` and `end` to call.
+
+    Raises:
+        ArgumentError: it says what was given instead.
+    """
+    if isinstance(streamer, type) or not (hasattr(streamer, "put") and hasattr(streamer, "end")):
+        given = f"the class {streamer.__name__}" if isinstance(streamer, type) else f"a {type(streamer).__name__}"
+        raise ArgumentError(
+            f"streamer is {given}. Pass an object with put(value) and end(), such as TextStreamer(tokenizer)."
+        )
 
 
 class StreamerFeed:

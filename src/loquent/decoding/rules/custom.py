@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from loquent.decoding.arrays import Array, beside, namespace
 from loquent.decoding.rules.base import Context, Rule
+from loquent.errors import ArgumentError
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,13 @@ class Custom(Rule):
         for row, (rule, context) in enumerate(zip(rules, contexts)):
             own = scores[row : row + 1, :]
             for processor in rule.processors:
-                own = processor(beside(scores, context.tokens)[None, :], own)
+                given = own
+                own = processor(beside(scores, context.tokens)[None, :], given)
+                if getattr(own, "shape", None) != given.shape:
+                    returned = type(own).__name__ if not hasattr(own, "shape") else f"shape {tuple(own.shape)}"
+                    raise ArgumentError(
+                        f"logits_processor {processor!r:.80} returned {returned} for scores of shape "
+                        f"{tuple(given.shape)}. Return scores of that shape, changed or not."
+                    )
             rows.append(own)
         return namespace(scores).concat(rows, axis=0)
