@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import loquent
 from loquent.errors import ArgumentError, TemplateError
@@ -177,8 +178,26 @@ def test_unknown_tasks_and_models(folder: Path) -> None:
         loquent.pipeline(model=object())
     with pytest.raises(ArgumentError, match="tokenizer is missing"):
         loquent.pipeline(model=loquent.load(folder).model)
-    with pytest.raises(ArgumentError, match="dtype cannot change"):
-        loquent.pipeline(model=loquent.load(folder), dtype="auto")
+
+
+def test_arguments_of_loading_beside_a_loaded_model_must_fit_it(folder: Path) -> None:
+    loaded = loquent.load(folder)
+    model, tokenizer = loaded.model, loaded.tokenizer
+    fitting = {"device": -1, "torch_dtype": torch.float32, "config": model.config, "framework": "pt", "use_fast": True}
+    pipe = loquent.pipeline("text-generation", model=model, tokenizer=tokenizer, **fitting)
+    assert (pipe.model, pipe.tokenizer, pipe.device) == (model, tokenizer, torch.device("cpu"))
+    loquent.pipeline(model=loaded, dtype="auto", device_map="auto")
+    for option, value in {"dtype": "bfloat16", "device_map": "cuda", "model_kwargs": {"use_cache": False}}.items():
+        with pytest.raises(ArgumentError, match="cannot change a model that is loaded"):
+            loquent.pipeline(model=loaded, **{option: value})
+    with pytest.raises(ArgumentError, match="framework='tf' is not available"):
+        loquent.pipeline(model=loaded, framework="tf")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_device_moves_a_loaded_model(folder: Path) -> None:
+    pipe = loquent.pipeline(model=loquent.load(folder), device=0)
+    assert pipe.model.device == torch.device("cuda:0")
 
 
 def test_no_prompts_give_no_results(ours: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 from loquent.errors import ArgumentError
@@ -23,6 +24,8 @@ def pipeline(
     torch_dtype: Any = None,
     device: Any = None,
     device_map: Any = None,
+    framework: str | None = None,
+    use_fast: bool = True,
     revision: str | None = None,
     token: str | bool | None = None,
     trust_remote_code: bool | None = None,
@@ -37,7 +40,10 @@ def pipeline(
         tokenizer: a name or folder, or a tokenizer; needed beside a model object, else the model's own.
         config: a config instead of the folder's.
         dtype, torch_dtype: the type of the weights, "auto" for the checkpoint's own; two names of one argument.
-        device, device_map: where the model runs: "cpu", "cuda:0", a number of a GPU (-1: the CPU), "auto".
+        device, device_map: where the model runs: "cpu", "cuda:0", a number of a GPU (-1: the CPU), "auto". A loaded
+            model is moved to `device`; other arguments of loading must fit what it is.
+        framework: "pt", the only one.
+        use_fast: accepted for programs that pass it; there is one kind of tokenizers.
         revision, token, trust_remote_code, model_kwargs: passed to `from_pretrained`.
         options: defaults for the calls: `batch_size`, `return_full_text`, `max_new_tokens`, ...
 
@@ -49,6 +55,8 @@ def pipeline(
         raise ArgumentError(f"task={task!r} is not available. There are: {', '.join(map(repr, sorted(_TASKS)))}.")
     if device is not None and device_map is not None:
         raise ArgumentError(f"device={device!r} and device_map={device_map!r} say the same twice. Pass one of them.")
+    if framework not in (None, "pt"):
+        raise ArgumentError(f"framework={framework!r} is not available. Use 'pt', or leave it out.")
     hub = {"revision": revision, "token": token}
     loading = {**hub, "config": config, "dtype": dtype, "torch_dtype": torch_dtype, **(model_kwargs or {})}
     loading |= {"device_map": _device(device) if device is not None else device_map}
@@ -56,11 +64,32 @@ def pipeline(
     loading = {name: value for name, value in loading.items() if value is not None}
     if model is None or isinstance(model, str | os.PathLike):
         model, tokenizer = _loaded(model, tokenizer, loading, hub)
-    elif set(loading) - set(hub):
-        raise ArgumentError(f"{', '.join(sorted(set(loading) - set(hub)))} cannot change a model that is loaded.")
     else:
         model, tokenizer = _given(model, tokenizer, hub)
+        if device is not None:
+            model.to(loading.pop("device_map"))
+        _refuse(model, {name: value for name, value in loading.items() if name not in hub})
     return _TASKS[task or "text-generation"](model, tokenizer, **options)
+
+
+def _refuse(model: Any, loading: dict[str, Any]) -> None:
+    """Refuse arguments of loading beside a loaded model where they say something else than it is."""
+    is_so: dict[str, Callable[[Any], bool]] = {
+        "config": lambda value: value is model.config,
+        "device_map": lambda value: str(value) in ("auto", str(model.device), model.device.type),
+        **dict.fromkeys(("dtype", "torch_dtype"), lambda value: _named(value) in ("auto", _named(model.dtype))),
+        "trust_remote_code": lambda value: not value,
+    }
+    for name, value in loading.items():
+        if name not in is_so or not is_so[name](value):
+            raise ArgumentError(
+                f"{name}={value!r} cannot change a model that is loaded. Pass it where the model is loaded, or leave "
+                "it out; model.to(...) changes device and type."
+            )
+
+
+def _named(dtype: Any) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _device(device: Any) -> Any:

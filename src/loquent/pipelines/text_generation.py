@@ -94,6 +94,11 @@ class TextGenerationPipeline:
         config.update(**self._task_parameters())
         return config
 
+    @property
+    def device(self) -> Any:
+        """Where the model runs."""
+        return self.model.device  # type: ignore[attr-defined]  # models of torch have one
+
     def __call__(self, text_inputs: Any, **options: Any) -> Any:
         """Continue a prompt, or each of several.
 
