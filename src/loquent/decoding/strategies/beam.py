@@ -20,6 +20,10 @@ from loquent.errors import ArgumentError
 
 EarlyStopping = bool | Literal["never"]
 
+# Scores that agree to so many decimals count as equal, and the tokens decide: sums of float32 numbers differ in their
+# last digits with the company that a request has, and a tie must not fall one way alone and another way in a batch.
+_DECIMALS = 5
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -46,7 +50,7 @@ def beam_search(task: Task, *, width: int, length_penalty: float, early_stopping
             for candidate, reason in zip(pool[:width], reasons)
             if reason
         ]
-        finished = sorted(finished + ended, key=lambda hypothesis: -(hypothesis.score or 0.0))[:width]
+        finished = sorted(finished + ended, key=_order)[:width]
         beams = [candidate for candidate, reason in zip(pool, reasons) if not reason][:width]
         if not beams or (
             len(finished) == width and not _may_improve(beams, finished, longest, length_penalty, early_stopping)
@@ -63,14 +67,18 @@ def beam_search(task: Task, *, width: int, length_penalty: float, early_stopping
 
 
 def extensions(beams: Items[Candidate], answers: Items[Candidates]) -> list[Candidate]:
-    """All candidates of all beams, best first; of equal ones that of the better beam, then of the lower token."""
+    """All candidates of all beams, best first."""
     pool = [
         Candidate(parent, (*beam.tokens, int(token)), beam.score + float(gain))
         for parent, (beam, answer) in enumerate(zip(beams, answers))
         for token, gain in zip(answer.tokens, answer.scores)
         if gain > -np.inf
     ]
-    return sorted(pool, key=lambda candidate: -candidate.score)
+    return sorted(pool, key=_order)
+
+
+def _order(ranked: Candidate | Hypothesis) -> tuple[float, tuple[int, ...]]:
+    return -round(ranked.score or 0.0, _DECIMALS), ranked.tokens
 
 
 def advance(sequences: Items[Sequence], beams: Items[Candidate]) -> list[Sequence]:
@@ -96,4 +104,6 @@ def _may_improve(
     if early_stopping is True:
         return False
     length = longest if early_stopping == "never" and length_penalty > 0 else len(beams[0].tokens)
-    return bool(beams[0].score / length**length_penalty > (finished[-1].score or 0.0))
+    worst = finished[-1].score or 0.0
+    best = beams[0].score / float(length**length_penalty)
+    return round(best, _DECIMALS) > round(worst, _DECIMALS)
