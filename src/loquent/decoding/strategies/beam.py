@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 
 from loquent.cache import Sequence
+from loquent.decoding.stopping import Reason
 from loquent.decoding.task import Hypothesis, Read, Strategy, Task
 from loquent.decoding.wants import Candidates, Top
 from loquent.errors import ArgumentError
@@ -33,27 +34,32 @@ class Candidate:
     tokens: tuple[int, ...]
     score: float
 
+    def value(self, length: int, penalty: float) -> float:
+        """What it counts for when `length` tokens long, without the digits that depend on company."""
+        return round(self.score, _DECIMALS) / float(length**penalty)
+
+    def order(self, penalty: float = 0.0) -> tuple[float, tuple[int, ...]]:
+        """What candidates are sorted by, best first."""
+        return -self.value(len(self.tokens), penalty), self.tokens
+
 
 def beam_search(task: Task, *, width: int, length_penalty: float, early_stopping: EarlyStopping) -> Strategy:
     """Ranks the best `task.decoding.returned` of at most `width` finished hypotheses."""
     sequences, beams = [task.open()], [Candidate(0, (), 0.0)]
     feeds = [task.prompt]
     pool_size = max(2, 1 + len(task.decoding.stopping.eos)) * width
-    finished: list[Hypothesis] = []
+    finished: list[tuple[Candidate, Reason]] = []
     longest = task.decoding.stopping.max_new_tokens
     while True:
         answers = yield [Read(*pair, Top(pool_size)) for pair in zip(sequences, feeds)]
         pool = extensions(beams, answers)[:pool_size]
         reasons = [task.ends(candidate.tokens) for candidate in pool]
-        ended = [
-            Hypothesis(candidate.tokens, reason, candidate.score / len(candidate.tokens) ** length_penalty)
-            for candidate, reason in zip(pool[:width], reasons)
-            if reason
-        ]
-        finished = sorted(finished + ended, key=_order)[:width]
+        finished += [(candidate, reason) for candidate, reason in zip(pool[:width], reasons) if reason]
+        finished = sorted(finished, key=lambda ended: ended[0].order(length_penalty))[:width]
         beams = [candidate for candidate, reason in zip(pool, reasons) if not reason][:width]
+        is_full = len(finished) == width
         if not beams or (
-            len(finished) == width and not _may_improve(beams, finished, longest, length_penalty, early_stopping)
+            is_full and not _may_improve(beams[0], finished[-1][0], longest, length_penalty, early_stopping)
         ):
             break
         sequences = advance(sequences, beams)
@@ -63,7 +69,12 @@ def beam_search(task: Task, *, width: int, length_penalty: float, early_stopping
             f"the rules leave {len(finished)} continuations, where num_return_sequences={task.decoding.returned} are "
             "asked for. Relax bad_words_ids, suppress_tokens or the processors, or ask for fewer."
         )
-    task.rank(finished[: task.decoding.returned])
+    task.rank(
+        [
+            Hypothesis(best.tokens, reason, best.score / len(best.tokens) ** length_penalty)
+            for best, reason in finished[: task.decoding.returned]
+        ]
+    )
 
 
 def extensions(beams: Items[Candidate], answers: Items[Candidates]) -> list[Candidate]:
@@ -74,11 +85,7 @@ def extensions(beams: Items[Candidate], answers: Items[Candidates]) -> list[Cand
         for token, gain in zip(answer.tokens, answer.scores)
         if gain > -np.inf
     ]
-    return sorted(pool, key=_order)
-
-
-def _order(ranked: Candidate | Hypothesis) -> tuple[float, tuple[int, ...]]:
-    return -round(ranked.score or 0.0, _DECIMALS), ranked.tokens
+    return sorted(pool, key=Candidate.order)
 
 
 def advance(sequences: Items[Sequence], beams: Items[Candidate]) -> list[Sequence]:
@@ -94,16 +101,10 @@ def advance(sequences: Items[Sequence], beams: Items[Candidate]) -> list[Sequenc
 
 
 def _may_improve(
-    beams: Items[Candidate],
-    finished: Items[Hypothesis],
-    longest: int,
-    length_penalty: float,
-    early_stopping: EarlyStopping,
+    best: Candidate, worst: Candidate, longest: int, length_penalty: float, early_stopping: EarlyStopping
 ) -> bool:
-    """Whether a live beam could still beat the worst of a full set of finished hypotheses."""
+    """Whether the best live beam could still beat the worst of a full set of finished ones."""
     if early_stopping is True:
         return False
-    length = longest if early_stopping == "never" and length_penalty > 0 else len(beams[0].tokens)
-    worst = finished[-1].score or 0.0
-    best = beams[0].score / float(length**length_penalty)
-    return round(best, _DECIMALS) > round(worst, _DECIMALS)
+    length = longest if early_stopping == "never" and length_penalty > 0 else len(best.tokens)
+    return best.value(length, length_penalty) > worst.value(len(worst.tokens), length_penalty)
