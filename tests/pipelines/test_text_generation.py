@@ -119,6 +119,7 @@ def test_a_configs_task_parameters_count(folder: Path) -> None:
     )
     pipe = loquent.pipeline(model=model, tokenizer=folder)
     assert len(pipe("Once", return_tensors=True)[0]["generated_token_ids"]) == 12
+    assert len(pipe("Once", return_text=False)[0]["generated_token_ids"]) == 12
 
 
 def test_defaults_of_the_pipeline_yield_to_the_call(folder: Path) -> None:

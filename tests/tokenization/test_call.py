@@ -13,7 +13,7 @@ import pytest
 from tokenizers import AddedToken
 
 from loquent.errors import ArgumentError, TokenizerError
-from loquent.tokenization import BatchEncoding, GPT2Tokenizer
+from loquent.tokenization import BatchEncoding, GPT2Tokenizer, LlamaTokenizer
 
 BATCH = ["the cat sat on the mat", "one", "", "Hello there, how are you?"]
 
@@ -323,3 +323,14 @@ def test_fast_names_are_the_same_classes() -> None:
         assert f"{family}TokenizerFast" in names.__all__
     assert names.PreTrainedTokenizerFast is names.PreTrainedTokenizerBase is names.PreTrainedTokenizer
     assert issubclass(names.TokenizersBackend, names.PreTrainedTokenizer)
+
+
+def test_a_refused_flag_leaves_the_tokenizer_as_it_was(shared_data: Path) -> None:
+    tokenizer = LlamaTokenizer.from_pretrained(shared_data / "models" / "stories260k")
+    before = tokenizer("A cat")["input_ids"]
+    eos, tokenizer.eos_token = tokenizer.eos_token, None
+    with pytest.raises(ArgumentError, match="eos_token"):
+        tokenizer.add_eos_token = True
+    assert not tokenizer.add_eos_token
+    tokenizer.eos_token = eos
+    assert tokenizer("A cat")["input_ids"] == before

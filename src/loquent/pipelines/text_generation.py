@@ -199,7 +199,7 @@ class TextGenerationPipeline:
         return {**generating, **longer}
 
     def _record(self, prompt: Prompt, ids: list[int], new: list[int], own: Options) -> Record:
-        if own.return_tensors:
+        if own.return_tensors or own.return_text is False:
             return {"generated_token_ids": [*ids, *new]}
         clean = own.clean_up_tokenization_spaces is not False
         before = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=clean)

@@ -202,6 +202,17 @@ class PreTrainedTokenizer(Pretrained):
         after = [f"{around['eos_token'][0]}:{type_id}"] if "eos_token" in around else []
         return [*before, f"${text}:{type_id}", *after]
 
+    def _put_around(self, flag: str, wanted: bool) -> None:
+        with self._lock:
+            before = getattr(self, f"_{flag}")
+            setattr(self, f"_{flag}", bool(wanted))
+            try:
+                self.update_post_processor()
+            except ArgumentError:
+                setattr(self, f"_{flag}", before)
+                raise
+            self.init_kwargs[flag] = bool(wanted)
+
     @property
     def add_bos_token(self) -> bool:
         """Whether texts begin with BOS; setting it changes what is put around a text."""
@@ -209,9 +220,7 @@ class PreTrainedTokenizer(Pretrained):
 
     @add_bos_token.setter
     def add_bos_token(self, wanted: bool) -> None:
-        self._add_bos_token = self.init_kwargs["add_bos_token"] = bool(wanted)
-        with self._lock:
-            self.update_post_processor()
+        self._put_around("add_bos_token", wanted)
 
     @property
     def add_eos_token(self) -> bool:
@@ -220,9 +229,7 @@ class PreTrainedTokenizer(Pretrained):
 
     @add_eos_token.setter
     def add_eos_token(self, wanted: bool) -> None:
-        self._add_eos_token = self.init_kwargs["add_eos_token"] = bool(wanted)
-        with self._lock:
-            self.update_post_processor()
+        self._put_around("add_eos_token", wanted)
 
     def build_inputs_with_special_tokens(
         self, token_ids_0: Sequence[int], token_ids_1: Sequence[int] | None = None
