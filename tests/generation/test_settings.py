@@ -307,3 +307,11 @@ def test_the_dictionary_output(model: Any) -> None:
     beams = model.generate(IDS, max_new_tokens=3, num_beams=2, return_dict_in_generate=True)
     assert beams.sequences_scores.shape == (1,)
     assert beams[1] is beams.sequences_scores
+
+
+def test_greedy_search_leaves_torchs_generator_alone(model: Any) -> None:
+    before = torch.get_rng_state()
+    model.generate(torch.tensor([[5, 6, 7]]), max_new_tokens=3, do_sample=False)
+    assert torch.equal(torch.get_rng_state(), before)
+    model.generate(torch.tensor([[5, 6, 7]]), max_new_tokens=3, do_sample=True)
+    assert not torch.equal(torch.get_rng_state(), before)

@@ -60,7 +60,8 @@ def row_seeds(seed: Any, config: GenerationConfig, rows: int) -> list[int]:
     """
     seeds: Any = config.seed if seed is None else seed
     if seeds is None:
-        return [fresh_seed() for _ in range(rows)]
+        # A request that draws nothing leaves the generators that fresh seeds come from as they are.
+        return [fresh_seed() if config.do_sample else 0 for _ in range(rows)]
     listed = list(seeds) if isinstance(seeds, Iterable) and not isinstance(seeds, str) else [seeds] * rows
     if len(listed) != rows:
         raise ArgumentError(f"seed has {len(listed)} values for {rows} rows. Pass one integer, or one for each row.")
