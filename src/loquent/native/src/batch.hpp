@@ -1,0 +1,25 @@
+// What one step reads: the tokens of several sequences, packed end to end; plain data, checked by whoever makes it.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+namespace loquent {
+
+/// The tokens of one sequence in a step (the C++ side of `loquent.engine.backend.Segment`).
+struct Segment {
+    int64_t first;                 // the row of its first token in the step
+    int64_t length;                // how many tokens, >= 1
+    int64_t start;                 // the position of its first token: how many the store holds before
+    const int64_t* pages;          // position p lives in slot p % page_size of page pages[p / page_size]
+    int64_t wanted;                // how many of its last rows want logits
+    const int64_t* tables;         // for each rotary of the plan, which table of cosines it uses
+};
+
+struct Batch {
+    std::vector<Segment> segments;
+    const int64_t* tokens;         // (rows,)
+    int64_t rows;                  // tokens in all
+};
+
+}  // namespace loquent

@@ -1,0 +1,39 @@
+// From a row of logits to tokens: penalties, temperature, top-k, top-p, min-p, the draw, and the best few with their
+// log-probabilities, without sorting the vocabulary. Equal to the rules in `loquent.decoding` token for token.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+namespace loquent {
+
+/// How one row's answer is found. The steps act in this order; what is not asked for is left out. Rules that this does
+/// not know run in Python on the rows that ask for them.
+struct Choice {
+    float penalty = 1;                     // repetition penalty on `seen`
+    const int64_t* seen = nullptr;         // the sequence's tokens, prompt included
+    int64_t seen_count = 0;
+    const int64_t* banned = nullptr;       // tokens that cannot be chosen
+    int64_t banned_count = 0;
+    float temperature = 1;                 // scores are divided by it
+    int64_t top_k = 0;                     // 0: all
+    float top_p = 1;                       // >= 1: all
+    float min_p = 0;                       // 0: all
+    bool sampled = false;                  // draw with (seed, position), else the most likely
+    uint64_t seed = 0;
+    uint64_t position = 0;
+    bool normalized = false;               // log-softmax before everything else (a beam search's rules)
+    int64_t best = 0;                      // > 0: the best few instead of one token
+};
+
+struct Chosen {
+    int64_t token = -1;                    // best == 0
+    std::vector<int64_t> tokens;           // best > 0: highest first, of equal scores the lower id
+    std::vector<float> scores;
+    enum class State { fine, no_numbers, nothing_left } state = State::fine;
+};
+
+/// `row` (vocabulary,) may be changed.
+Chosen choose(const Choice& choice, float* row, int64_t vocabulary);
+
+}  // namespace loquent
