@@ -1,0 +1,39 @@
+// Mapped memory with advice to the kernel for what is large, the heap for the rest.
+#include "memory.hpp"
+
+#include <sys/mman.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <new>
+
+namespace loquent {
+namespace {
+
+constexpr int64_t kHugePage = 2 << 20;
+
+int64_t round_up(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
+
+std::shared_ptr<uint8_t> map_huge(int64_t bytes) {
+    const int64_t size = round_up(bytes, kHugePage) + kHugePage;
+    void* mapped = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (mapped == MAP_FAILED) throw std::bad_alloc();
+    auto* start = reinterpret_cast<uint8_t*>(round_up(reinterpret_cast<int64_t>(mapped), kHugePage));
+#ifdef MADV_HUGEPAGE
+    madvise(start, round_up(bytes, kHugePage), MADV_HUGEPAGE);
+#endif
+    return std::shared_ptr<uint8_t>(start, [mapped, size](uint8_t*) { munmap(mapped, size); });
+}
+
+}  // namespace
+
+std::shared_ptr<uint8_t> allocate(int64_t bytes) {
+    if (bytes > kHugePage) return map_huge(bytes);
+    const int64_t size = round_up(bytes < 1 ? 1 : bytes, 64);
+    auto* memory = static_cast<uint8_t*>(std::aligned_alloc(64, size));
+    if (!memory) throw std::bad_alloc();
+    std::memset(memory, 0, size);
+    return std::shared_ptr<uint8_t>(memory, [](uint8_t* p) { std::free(p); });
+}
+
+}  // namespace loquent
