@@ -1,6 +1,8 @@
 // One vector of floats, as wide as the registers of the instruction set that this file is compiled for; no kernels.
 //
 // Everything here is in a namespace of the instruction set, so that the same sources can be compiled once for each.
+// For that reason files in kernels/ use no templates of the standard library and no inline functions of other
+// namespaces: the linker keeps one copy of those, which might be the one compiled for a processor that is not there.
 // Sums have one order whatever surrounds them: multiplications and additions are fused by name and never by the
 // compiler (-ffp-contract=off), which is what makes a row's result independent of how many rows there are.
 #pragma once
@@ -10,7 +12,12 @@
 #include <cstring>
 
 #if defined(__AVX2__)
+// GCC 12 takes the don't-care operands of its own functions for variables that somebody forgot to set.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #include <immintrin.h>
+#pragma GCC diagnostic pop
 #elif defined(__ARM_NEON)
 #include <arm_neon.h>
 #endif
@@ -31,6 +38,8 @@ constexpr int kLanes = 4;
 
 using Vec = float __attribute__((vector_size(kLanes * 4)));
 using Ints = int32_t __attribute__((vector_size(kLanes * 4)));
+using Wide = double __attribute__((vector_size(kLanes * 4)));   // half as many lanes
+using Longs = int64_t __attribute__((vector_size(kLanes * 4)));
 
 inline Vec load(const float* from) {
     Vec v;
@@ -45,6 +54,8 @@ inline Ints load(const int32_t* from) {
 }
 
 inline void store(float* to, Vec v) { std::memcpy(to, &v, sizeof v); }
+inline void store(int32_t* to, Ints v) { std::memcpy(to, &v, sizeof v); }
+inline void store(double* to, Wide v) { std::memcpy(to, &v, sizeof v); }
 
 inline Vec splat(float x) { return x - Vec{}; }
 
@@ -64,38 +75,102 @@ inline Vec fma(Vec a, Vec b, Vec c) {
 inline Vec to_float(Ints v) { return __builtin_convertvector(v, Vec); }
 inline Ints to_int(Vec v) { return __builtin_convertvector(v, Ints); }  // towards zero
 
-inline Vec max(Vec a, Vec b) { return a > b ? a : b; }
-inline Vec min(Vec a, Vec b) { return a < b ? a : b; }
+/// The larger (smaller) of two numbers, and `b` where either is no number.
+inline Vec max(Vec a, Vec b) {
+#if defined(__AVX512F__)
+    return (Vec)_mm512_max_ps((__m512)a, (__m512)b);
+#elif defined(__AVX2__)
+    return (Vec)_mm256_max_ps((__m256)a, (__m256)b);
+#else
+    return a > b ? a : b;
+#endif
+}
+
+inline Vec min(Vec a, Vec b) {
+#if defined(__AVX512F__)
+    return (Vec)_mm512_min_ps((__m512)a, (__m512)b);
+#elif defined(__AVX2__)
+    return (Vec)_mm256_min_ps((__m256)a, (__m256)b);
+#else
+    return a < b ? a : b;
+#endif
+}
+
 inline Vec abs(Vec a) { return (Vec)((Ints)a & 0x7fffffff); }
 
 /// The sum of the lanes, halves added to halves.
 inline float sum(Vec v) {
-    float lanes[kLanes];
-    store(lanes, v);
-    for (int half = kLanes / 2; half; half /= 2)
-        for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
-    return lanes[0];
+#if defined(__AVX512F__)
+    const __m512 a = (__m512)v;
+    const __m256 b = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
+#elif defined(__AVX2__)
+    const __m256 b = (__m256)v;
+#endif
+#if defined(__AVX2__)
+    const __m128 c = _mm_add_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
+    const __m128 d = _mm_add_ps(c, _mm_movehl_ps(c, c));
+    return _mm_cvtss_f32(_mm_add_ss(d, _mm_movehdup_ps(d)));
+#else
+    return (v[0] + v[2]) + (v[1] + v[3]);
+#endif
 }
 
+/// The largest lane; where one is no number, any of them.
 inline float highest(Vec v) {
-    float lanes[kLanes];
-    store(lanes, v);
-    for (int half = kLanes / 2; half; half /= 2)
-        for (int i = 0; i < half; ++i) lanes[i] = lanes[i] > lanes[i + half] ? lanes[i] : lanes[i + half];
-    return lanes[0];
+#if defined(__AVX512F__)
+    const __m512 a = (__m512)v;
+    const __m256 b = _mm256_max_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
+#elif defined(__AVX2__)
+    const __m256 b = (__m256)v;
+#endif
+#if defined(__AVX2__)
+    const __m128 c = _mm_max_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
+    const __m128 d = _mm_max_ps(c, _mm_movehl_ps(c, c));
+    return _mm_cvtss_f32(_mm_max_ss(d, _mm_movehdup_ps(d)));
+#else
+    const float a = v[0] > v[2] ? v[0] : v[2], b = v[1] > v[3] ? v[1] : v[3];
+    return a > b ? a : b;
+#endif
+}
+
+inline double sum(Wide v) {
+    double total = 0;
+    for (int i = 0; i < kLanes / 2; ++i) total += v[i];
+    return total;
+}
+
+/// One bit for each lane of a comparison's result.
+inline uint32_t bits(Ints mask) {
+#if defined(__AVX512F__)
+    return _mm512_movepi32_mask((__m512i)mask);
+#elif defined(__AVX2__)
+    return (uint32_t)_mm256_movemask_ps((__m256)mask);
+#else
+    uint32_t found = 0;
+    for (int i = 0; i < kLanes; ++i) found |= (uint32_t)(mask[i] & 1) << i;
+    return found;
+#endif
 }
 
 /// `count` (0 to kLanes) numbers, the other lanes `rest`.
 inline Vec load_some(const float* from, int count, float rest = 0.0f) {
+#if defined(__AVX512F__)
+    return (Vec)_mm512_mask_loadu_ps((__m512)splat(rest), (__mmask16)((1u << count) - 1), from);
+#else
     float lanes[kLanes];
     for (int i = 0; i < kLanes; ++i) lanes[i] = i < count ? from[i] : rest;
     return load(lanes);
+#endif
 }
 
 inline void store_some(float* to, Vec v, int count) {
+#if defined(__AVX512F__)
+    _mm512_mask_storeu_ps(to, (__mmask16)((1u << count) - 1), (__m512)v);
+#else
     float lanes[kLanes];
     store(lanes, v);
     std::memcpy(to, lanes, sizeof(float) * count);
+#endif
 }
 
 /// kLanes bfloat16 numbers as floats, which is exact.
@@ -111,16 +186,48 @@ inline Vec load_bf16(const uint16_t* from) {
 #endif
 }
 
-/// e^x to a relative error of 2e-7 (two units in the last place); 0 below -87.34, and clipped above 88.37.
+/// The lower and the upper half of the lanes, exactly.
+inline Wide lower(Vec v) {
+#if defined(__AVX512F__)
+    return (Wide)_mm512_cvtps_pd(_mm512_castps512_ps256((__m512)v));
+#elif defined(__AVX2__)
+    return (Wide)_mm256_cvtps_pd(_mm256_castps256_ps128((__m256)v));
+#else
+    return Wide{v[0], v[1]};
+#endif
+}
+
+inline Wide upper(Vec v) {
+#if defined(__AVX512F__)
+    return (Wide)_mm512_cvtps_pd(_mm512_extractf32x8_ps((__m512)v, 1));
+#elif defined(__AVX2__)
+    return (Wide)_mm256_cvtps_pd(_mm256_extractf128_ps((__m256)v, 1));
+#else
+    return Wide{v[2], v[3]};
+#endif
+}
+
+inline Wide fma(Wide a, Wide b, Wide c) {
+#if defined(__AVX512F__)
+    return (Wide)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c);
+#elif defined(__AVX2__)
+    return (Wide)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)c);
+#elif defined(__ARM_NEON)
+    return (Wide)vfmaq_f64((float64x2_t)c, (float64x2_t)a, (float64x2_t)b);
+#else
+    return a * b + c;
+#endif
+}
+
+/// e^x to a relative error of 1.3e-7 (two units in the last place); 0 below -87.3365 (where results would lose bits),
+/// infinite above 88.7228, and no number for none.
 inline Vec exp(Vec x) {
-    const Vec low = splat(-87.33654f), high = splat(88.37f);
-    const Ints underflow = x < low;
-    x = min(max(x, low), high);
+    const Vec low = splat(-87.33654f), high = splat(89.0f);
+    const Vec clipped = min(high, max(low, x));  // in this order, what is no number stays none
     // x = n ln 2 + r with |r| <= ln 2 / 2; adding 1.5 * 2^23 rounds to the nearest integer.
     const Vec shift = splat(12582912.0f);
-    const Vec shifted = fma(x, splat(1.44269504f), shift);
-    const Vec n = shifted - shift;
-    Vec r = fma(n, splat(-0.693359375f), x);
+    const Vec n = fma(clipped, splat(1.44269504f), shift) - shift;
+    Vec r = fma(n, splat(-0.693359375f), clipped);
     r = fma(n, splat(2.12194440e-4f), r);
     Vec p = splat(1.9875691500e-4f);
     p = fma(p, r, splat(1.3981999507e-3f));
@@ -129,8 +236,15 @@ inline Vec exp(Vec x) {
     p = fma(p, r, splat(1.6666665459e-1f));
     p = fma(p, r, splat(5.0000001201e-1f));
     p = fma(p, r * r, r + 1.0f);
-    const Ints scale = (to_int(n) + 127) << 23;
-    return (Vec)((Ints)(p * (Vec)scale) & ~underflow);
+#if defined(__AVX512F__)
+    const __mmask16 stays = _mm512_cmp_ps_mask((__m512)x, (__m512)low, _CMP_NLT_UQ);
+    return (Vec)_mm512_maskz_scalef_ps(stays, (__m512)p, (__m512)n);
+#else
+    // Two factors, as 2^128 is no float.
+    const Ints whole = to_int(n), half = whole >> 1;
+    p = p * (Vec)((half + 127) << 23) * (Vec)((whole - half + 127) << 23);
+    return (Vec)((Ints)p & ~(x < low));
+#endif
 }
 
 }  // namespace loquent::LOQUENT_ISA
