@@ -105,6 +105,7 @@ public:
     const std::vector<RotaryTable>& tables() const { return tables_; }
     float* logits(int64_t rows);
     int64_t vocabulary() const { return vocabulary_; }
+    int64_t rotaries() const { return rotaries_; }
     int64_t width() const { return buffers_[0].width; }
 
 private:

@@ -4,7 +4,7 @@
 // A page of one layer and key-value head holds, for `page_size` slots (rounded up to 16, so that a vector of slots can
 // be loaded whole):
 //   keys    [head_dim][slots]   transposed: a query's scores of 16 slots are one vector, and no sums across lanes
-//   values  [slots][head_dim]
+//   values  [slots][head_dim rounded up to 16]
 //   mask    [slots]             float32; Doge's dynamic mask, where the layer has one
 // Kinds: float32, bfloat16, and int8 with a float32 scale per slot and head for keys and for values.
 #pragma once
@@ -16,20 +16,39 @@
 
 namespace loquent {
 
+/// Numbers rounded up to what one vector of any instruction set holds.
+constexpr int64_t whole_vectors(int64_t count) { return (count + 15) / 16 * 16; }
+
 struct LayerShape {
     int64_t kv_heads, head_dim;
     bool mask;   // whether the layer has a dynamic mask
 };
 
+/// Where one layer's planes lie: those of page p and head h are at
+/// `chunks[p >> shift] + offset + h * head_bytes + (p & (2^shift - 1)) * page_bytes`.
+struct LayerView {
+    struct Plane {
+        int64_t offset, head_bytes, page_bytes;
+    };
+    uint8_t* const* chunks;
+    int64_t shift;
+    Plane keys, values, key_scales, value_scales, mask;
+};
+
 class Store {
 public:
+    /// Throws std::invalid_argument for a page size below 1 or another kind.
     Store(std::vector<LayerShape> layers, int64_t page_size, Kind kind);
+    ~Store();
+    Store(const Store&) = delete;
+    Store& operator=(const Store&) = delete;
 
     int64_t page_size() const { return page_size_; }
     int64_t slots() const { return slots_; }      // page_size rounded up to 16
     int64_t pages() const { return pages_; }
-    int64_t bytes_per_page() const;
+    int64_t bytes_per_page() const { return page_bytes_; }
     Kind kind() const { return kind_; }
+    int64_t layers() const { return (int64_t)layers_.size(); }
     const LayerShape& layer(int64_t index) const { return layers_[index]; }
 
     /// Grow or shrink; pages below the smaller of both counts keep their content, new ones are zeros.
@@ -38,22 +57,28 @@ public:
     /// Copy whole pages; no page is both a source and a target.
     void copy(const int64_t* sources, const int64_t* targets, int64_t count);
 
+    /// All planes of a layer; good until the next `resize`.
+    LayerView view(int64_t layer) const;
+
     // The planes of one page, layer and head; for int8 the scales (slots,) of keys and values.
-    uint8_t* keys(int64_t layer, int64_t page, int64_t head);
-    uint8_t* values(int64_t layer, int64_t page, int64_t head);
-    float* key_scales(int64_t layer, int64_t page, int64_t head);
-    float* value_scales(int64_t layer, int64_t page, int64_t head);
-    float* mask(int64_t layer, int64_t page, int64_t head);
+    uint8_t* keys(int64_t layer, int64_t page, int64_t head) const;
+    uint8_t* values(int64_t layer, int64_t page, int64_t head) const;
+    float* key_scales(int64_t layer, int64_t page, int64_t head) const;
+    float* value_scales(int64_t layer, int64_t page, int64_t head) const;
+    float* mask(int64_t layer, int64_t page, int64_t head) const;
 
 private:
+    uint8_t* find(const LayerView::Plane& plane, int64_t page, int64_t head) const;
+    /// Call `visit(bytes of the page's part, size)` for each contiguous part of a page.
+    template <class Visit>
+    void each_part(int64_t page, const Visit& visit) const;
+
     int64_t page_size_, slots_, pages_ = 0;
     Kind kind_;
     std::vector<LayerShape> layers_;
-    // How memory is laid out is store.cpp's business.
-    struct Plane { int64_t offset_keys, offset_values, offset_key_scales, offset_value_scales, offset_mask; };
-    std::vector<Plane> planes_;
-    int64_t page_bytes_ = 0;
-    std::vector<uint8_t*> chunks_;
+    std::vector<LayerView> views_;     // without their chunks
+    int64_t page_bytes_ = 0, shift_ = 0, chunk_bytes_ = 0;
+    std::vector<uint8_t*> chunks_;     // of 2^shift_ pages; within one, a head's pages follow each other
 };
 
 }  // namespace loquent

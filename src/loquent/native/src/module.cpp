@@ -1,0 +1,82 @@
+// The Python module `loquent.native._core`: threads, instruction sets and selection; matrices and plans have their own
+// files.
+#include "module.hpp"
+
+#include "kernels.hpp"
+
+namespace loquent {
+
+Vector to_vector(const Floats& array) {
+    return std::make_shared<const std::vector<float>>(array.data(), array.data() + array.size());
+}
+
+Vector to_vector(const std::optional<Floats>& array) { return array ? to_vector(*array) : nullptr; }
+
+std::vector<int64_t> to_numbers(nb::handle sequence) {
+    std::vector<int64_t> numbers;
+    for (nb::handle item : sequence) numbers.push_back(nb::cast<int64_t>(item));
+    return numbers;
+}
+
+namespace {
+
+std::pair<const int64_t*, int64_t> read_tokens(nb::handle choice, const char* name, std::vector<nb::object>& arrays) {
+    nb::object value = choice.attr(name);
+    if (value.is_none()) return {nullptr, 0};
+    const auto array = nb::cast<Int64s>(value);
+    arrays.push_back(std::move(value));
+    return {array.data(), (int64_t)array.size()};
+}
+
+nb::object choose_row(nb::ndarray<float, nb::ndim<1>, nb::c_contig, nb::device::cpu> row, nb::handle choice) {
+    std::vector<nb::object> arrays;
+    const Choice read = read_choice(choice, arrays);
+    return chosen_object(choose(read, row.data(), (int64_t)row.size()), read.best > 0);
+}
+
+}  // namespace
+
+Choice read_choice(nb::handle choice, std::vector<nb::object>& arrays) {
+    Choice read;
+    read.penalty = nb::cast<float>(choice.attr("penalty"));
+    std::tie(read.seen, read.seen_count) = read_tokens(choice, "seen", arrays);
+    std::tie(read.banned, read.banned_count) = read_tokens(choice, "banned", arrays);
+    read.temperature = nb::cast<float>(choice.attr("temperature"));
+    read.top_k = nb::cast<int64_t>(choice.attr("top_k"));
+    read.top_p = nb::cast<float>(choice.attr("top_p"));
+    read.min_p = nb::cast<float>(choice.attr("min_p"));
+    read.sampled = nb::cast<bool>(choice.attr("sampled"));
+    read.seed = nb::cast<uint64_t>(nb::int_(choice.attr("seed")) & nb::int_(UINT64_MAX));
+    read.position = nb::cast<uint64_t>(choice.attr("position"));
+    read.normalized = nb::cast<bool>(choice.attr("normalized"));
+    read.best = nb::cast<int64_t>(choice.attr("best"));
+    return read;
+}
+
+nb::object chosen_object(Chosen chosen, bool best) {
+    if (chosen.state == Chosen::State::no_numbers) return nb::str("no_numbers");
+    if (chosen.state == Chosen::State::nothing_left) return nb::str("nothing_left");
+    if (!best) return nb::int_(chosen.token);
+    const size_t count = chosen.tokens.size();
+    return nb::make_tuple(own_array(std::move(chosen.tokens), {count}), own_array(std::move(chosen.scores), {count}));
+}
+
+}  // namespace loquent
+
+NB_MODULE(_core, module) {
+    using namespace loquent;
+    module.doc() = "Loquent's native core: plans of kernels that run steps of a model on the CPU.";
+    module.def("instruction_set", [] { return kernels().name; }, "The instruction set whose kernels run.");
+    module.def("instruction_sets", [] {
+        const auto names = instruction_sets();
+        return std::vector<std::string>(names.begin(), names.end());
+    }, "The instruction sets that this machine runs, best first.");
+    module.def("threads", [] { return Pool::shared().threads(); }, "How many threads a step uses.");
+    module.def("set_threads", &Pool::set_threads, nb::arg("threads"),
+               "Use so many threads from now on; 0: as many as the process may keep busy.");
+    module.def("usable_threads", &usable_threads,
+               "How many threads the process may keep busy: its affinity and its container's quota.");
+    module.def("choose", &choose_row, nb::arg("row"), nb::arg("choice"), "A row's token or best few; see selection.hpp.");
+    bind_matrix(module);
+    bind_plan(module);
+}
