@@ -3,7 +3,8 @@
 
 #include "attention.hpp"
 #include "elementwise.hpp"
-#include "product.hpp"
+#include "kernels/attention_tasks.hpp"
+#include "product_share.hpp"
 #include "selection.hpp"
 
 namespace loquent {
@@ -16,6 +17,13 @@ struct Kernels {
     void (*normalize)(const NormPart& part, const float* x, int64_t width, float* out);
     void (*activate)(Activation function, float slope, const float* x, int64_t count, float* out);
     void (*activate_gated)(Activation function, float slope, const float* gate, const float* up, int64_t count, float* out);
+    // kernels/prepare.cpp, kernels/product.cpp
+    void (*prepare_row)(const float* x, Prepared& prepared, int64_t row);
+    void (*multiply_share)(const ProductShare& share);
+    // kernels/attention_write.cpp, kernels/attention_read.cpp; what they do is in kernels/attention_kernels.hpp
+    void (*write_token)(const WriteTask& task);
+    void (*read_rows)(const ReadTask& task);
+    void (*join_chunks)(float* partials, int64_t chunks, int64_t head_dim, float* read);
     // kernels/selection.cpp
     Chosen (*choose)(const Choice& choice, float* row, int64_t vocabulary);
 };

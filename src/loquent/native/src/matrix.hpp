@@ -11,7 +11,6 @@
 // Rows and inputs are padded with zeros. The layouts do not depend on the instruction set: packed files are portable.
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -55,15 +54,31 @@ struct Matrix {
     int64_t bytes() const;     // of the weights, scales included
 };
 
+/// Bytes of the weights of a packed matrix, without int8's scales and sums.
+int64_t packed_bytes(Kind kind, int64_t rows, int64_t columns);
+
 /// A packed matrix of zeros in memory of its own (huge pages where the system has them), to be filled.
+/// Throws std::invalid_argument where a size is below 1.
 Matrix allocate_matrix(Kind kind, int64_t rows, int64_t columns);
 
+/// A packed matrix in somebody else's memory, a mapped file's for one: `data` has `packed_bytes`, `scales` and `sums`
+/// (int8 only, else null) `panels() * 32` numbers; `owner` keeps them alive.
+Matrix packed_matrix(Kind kind, int64_t rows, int64_t columns, const uint8_t* data, const float* scales,
+                     const int32_t* sums, std::shared_ptr<void> owner);
+
+/// A matrix row by row in somebody else's memory: float32, bfloat16 or float16, rows `row_stride` elements apart.
+Matrix row_matrix(Kind kind, int64_t rows, int64_t columns, int64_t row_stride, const void* data,
+                  std::shared_ptr<void> owner);
+
 /// Convert `source.rows` rows into rows `first_row`... of a packed matrix; on all threads of the shared pool.
-/// int8: scale = max |w| / 127 per row, symmetric. int4: scale and minimum per row and group, from the clip that has
-/// the least squared error of a few.
+/// int8: scale = max |w| / 127 per row, q = w * (127 / max |w|) rounded to the nearest, of equal ones to the even one.
+/// int4: scale and minimum per row and group, rounded to float16 before q is chosen, from the clip that has the least
+/// squared error of a few. Weights that are not finite give no error and unspecified numbers.
+/// Throws std::invalid_argument where the source does not fit.
 void fill_rows(Matrix& matrix, int64_t first_row, const Source& source);
 
-/// Row `row` as floats, dequantized (`out` has `columns` numbers): an embedding, or a test's reference.
+/// Row `row` as floats, dequantized (`out` has `columns` numbers): an embedding, or a test's reference. Throws nothing:
+/// the caller knows that the row is there.
 void read_row(const Matrix& matrix, int64_t row, float* out);
 
 }  // namespace loquent

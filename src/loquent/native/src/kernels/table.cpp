@@ -1,5 +1,6 @@
 // The table of one instruction set's kernels; every kernel has a line here and a member in kernels.hpp.
 #include "kernels.hpp"
+#include "kernels/attention_kernels.hpp"
 
 #define LOQUENT_TEXT(name) #name
 #define LOQUENT_NAME(name) LOQUENT_TEXT(name)
@@ -9,6 +10,8 @@ namespace loquent::LOQUENT_ISA {
 void normalize(const NormPart& part, const float* x, int64_t width, float* out);
 void activate(Activation function, float slope, const float* x, int64_t count, float* out);
 void activate_gated(Activation function, float slope, const float* gate, const float* up, int64_t count, float* out);
+void prepare_row(const float* x, Prepared& prepared, int64_t row);
+void multiply_share(const ProductShare& share);
 Chosen choose(const Choice& choice, float* row, int64_t vocabulary);
 
 const Kernels& table() {
@@ -18,6 +21,11 @@ const Kernels& table() {
         k.normalize = normalize;
         k.activate = activate;
         k.activate_gated = activate_gated;
+        k.prepare_row = prepare_row;
+        k.multiply_share = multiply_share;
+        k.write_token = write_token;
+        k.read_rows = read_rows;
+        k.join_chunks = join_chunks;
         k.choose = choose;
         return k;
     }();
