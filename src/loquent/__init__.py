@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         HubError,
         LoquentError,
         MissingExtraError,
+        NativeError,
         RequestCancelledError,
         TemplateError,
         TokenizerError,
@@ -141,6 +142,7 @@ __all__ = [
     "MaxLengthCriteria",
     "MaxTimeCriteria",
     "MissingExtraError",
+    "NativeError",
     "OpenAIGPTTokenizer",
     "OpenAIGPTTokenizerFast",
     "PreTrainedModel",
@@ -180,7 +182,7 @@ _NAMES_OF_MODULE = {
     "decoding.streaming": "AsyncTextIteratorStreamer BaseStreamer TextIteratorStreamer TextStreamer",
     "errors": (
         "ArgumentError CapacityError CheckpointError ConfigError ContextLengthError HubError LoquentError "
-        "MissingExtraError RequestCancelledError TemplateError TokenizerError"
+        "MissingExtraError NativeError RequestCancelledError TemplateError TokenizerError"
     ),
     "families.auto": "AutoConfig",
     "families.doge": "DogeConfig",

@@ -10,6 +10,7 @@ LoquentError
 ├── TemplateError        (ValueError)    a chat template that is absent, fails, or exceeds its caps
 ├── CapacityError        (RuntimeError)  a request that cannot fit into the KV store even alone
 ├── RequestCancelledError (RuntimeError) the request was cancelled before its result was complete
+├── NativeError       (RuntimeError)  the native core is not there, or cannot run a model: says what can
 └── MissingExtraError    (ImportError)   an optional library is not installed: gives the pip command
 """
 
@@ -63,6 +64,10 @@ class CapacityError(LoquentError, RuntimeError):
 
 class RequestCancelledError(LoquentError, RuntimeError):
     """The request was cancelled before its result was complete."""
+
+
+class NativeError(LoquentError, RuntimeError):
+    """The native CPU core is turned off or was not built, or has no plan for a model; the message says what to do."""
 
 
 class MissingExtraError(LoquentError, ImportError):

@@ -40,6 +40,7 @@ class ToyBackend:
     """Row t's logits are a fixed random function of all (token, position) pairs up to t, read back from the store."""
 
     layers = 1
+    selects = False
 
     def __init__(self, vocabulary: int = 11, seed: int = 0, max_positions: int | None = None) -> None:
         self.vocabulary, self.max_positions, self.incremental = vocabulary, max_positions, True
@@ -47,6 +48,9 @@ class ToyBackend:
         self.table = random.standard_normal((vocabulary, 64, 8))
         self.head = random.standard_normal((8, vocabulary)) * 1.5
         self.tokens_read = 0
+
+    def describe(self) -> str:
+        return "a toy"
 
     def weights_changed(self) -> bool:
         return False

@@ -1,13 +1,17 @@
-"""Which engine runs a model: made when the model first generates, kept with it, and made again when it has moved."""
+"""Which engine runs a model, on which backend: chosen anew for each run, made again when something has moved."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Hashable
-from typing import Any, Protocol
+from collections.abc import Callable, Hashable
+from functools import partial
+from typing import Any, Protocol, runtime_checkable
 
 from loquent.config import GenerationConfig
 from loquent.engine import Backend, Engine
+from loquent.engine.lending import Loan, Survey
+from loquent.native import why_unavailable
+from loquent.parts import Decoder
 
 
 class Bound(Protocol):
@@ -20,6 +24,25 @@ class Bound(Protocol):
 
     def backend_key(self) -> Hashable:
         """What a backend is made for, such as device and dtype: when it changes, another is needed."""
+
+
+@runtime_checkable
+class Lender(Protocol):
+    """A model with a backend of its own whose weights the native core can read too."""
+
+    decoder: Decoder
+
+    def open_backend(self, obstacle: str | None = None) -> Backend:
+        """Its own backend; `obstacle` is why it is not the native one."""
+
+    def backend_key(self) -> Hashable:
+        """What its own backend is made for."""
+
+    def survey_weights(self) -> Survey:
+        """Whether the native core may run the model as it is now."""
+
+    def lend_weights(self) -> Loan:
+        """Its weights, where the survey found no obstacle."""
 
 
 class EngineSlot:
@@ -38,10 +61,27 @@ class EngineSlot:
 
 
 def engine_of(model: Bound) -> Engine:
-    """The engine that runs a model."""
+    """The engine that runs a model, natively wherever nothing speaks against it (`engine.backend.describe()`)."""
     slot: EngineSlot = vars(model).setdefault("_engine_slot", EngineSlot())
-    key = model.backend_key()
+    key, open_backend = _lent(model) if isinstance(model, Lender) else (model.backend_key(), model.open_backend)
     with slot.lock:
         if slot.engine is None or slot.key != key:
-            slot.engine, slot.key = Engine(model.open_backend()), key
+            slot.engine, slot.key = Engine(open_backend()), key
         return slot.engine
+
+
+def _lent(model: Lender) -> tuple[Hashable, Callable[[], Backend]]:
+    """What the model's engine is made for as it is now, and how its backend is opened."""
+    from loquent.native.lowering import why_not
+
+    survey = model.survey_weights()
+    obstacle = survey.obstacle or why_unavailable() or why_not(model.decoder)
+    if obstacle:
+        return ("own", obstacle, model.backend_key()), partial(model.open_backend, obstacle)
+    return ("native", survey.places), lambda: _borrowing(model.lend_weights())
+
+
+def _borrowing(loan: Loan) -> Backend:
+    from loquent.native.lent import borrowing_backend
+
+    return borrowing_backend(loan)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from loquent.engine.backend import Backend
+from loquent.engine.lending import Loan, Survey
 from loquent.errors import ArgumentError
 from loquent.torch.base import BaseModel
 from loquent.torch.cache import DynamicCache
@@ -28,8 +29,10 @@ class CausalLM(PreTrainedModel):
 
     head: nn.Linear
 
-    pack_weights: bool = True
-    """Whether generating on a CPU may keep a second, faster copy of the matrices (`torch.packed`)."""
+    pack_weights: bool | None = None
+    """Whether generating on a CPU may keep a second copy of the matrices in a faster layout, which takes their memory
+    again. None: where PyTorch runs the model (`torch.packed`), but not where the native core does, which reads them in
+    place. True: there too. False: never."""
 
     def _build(self) -> None:
         base = self.base_class(self.config)
@@ -145,15 +148,34 @@ class CausalLM(PreTrainedModel):
         some = self.head(hidden[mask])
         return hidden.new_zeros(*mask.shape, some.shape[-1], dtype=some.dtype).masked_scatter(mask.unsqueeze(-1), some)
 
-    def open_backend(self) -> Backend:
-        """A backend that runs the model's current weights."""
+    def open_backend(self, obstacle: str | None = None) -> Backend:
+        """A backend that runs the model in torch; `obstacle` says why the native core does not, for its description."""
         from loquent.torch.runner import TorchBackend
 
-        return TorchBackend(self)
+        return TorchBackend(self, obstacle)
 
     def backend_key(self) -> Hashable:
-        """What a backend is made for."""
+        """What such a backend is made for."""
         return self.dtype, self.device
+
+    def survey_weights(self) -> Survey:
+        """Whether the native core may run the model over its own memory, as it is now."""
+        from loquent.torch.lending import survey
+
+        return survey(self)
+
+    def lend_weights(self) -> Loan:
+        """The weights for the native core; to be asked for where a survey found no obstacle."""
+        from loquent.torch.lending import ModelLoan
+
+        return ModelLoan(self)
+
+    def describe_backend(self) -> str:
+        """What `generate` would run on now, such as "native (avx512, float32 in place, 2 threads)", or "torch (...)"
+        with the reason why it is not native."""
+        from loquent.generation import engine_of
+
+        return engine_of(self).backend.describe()
 
     def generate(self, inputs: Any = None, generation_config: Any = None, **kwargs: Any) -> Any:
         """Continue token sequences; see `loquent.generation.generate` for the arguments and what is returned."""

@@ -29,11 +29,12 @@ class TorchBackend:
 
     On a CPU, matrices are copied into a faster layout as they are first used, which takes their memory again (see
     `torch.packed`); `model.pack_weights = False` does without. Layers with hooks, replaced layers and models in
-    training mode are run as they are. Runs happen in inference mode and leave no gradients.
+    training mode are run as they are. Runs happen in inference mode and leave no gradients. `obstacle` is why the
+    native core does not run the model instead, where somebody considered it.
     """
 
-    def __init__(self, model: CausalLM) -> None:
-        self.model = model
+    def __init__(self, model: CausalLM, obstacle: str | None = None) -> None:
+        self.model, self.obstacle = model, obstacle
         self._packed = _PACKED.setdefault(model, PackedLinears())
         self._packed.forget_moved()
         self._fingerprint, self._was_plain = fingerprint(model), is_plain(model)
@@ -53,10 +54,18 @@ class TorchBackend:
         """Whether tokens may be read in several steps."""
         return self.model.decoder.incremental
 
+    selects = False
+    """Whether it answers choices: the rules choose, in torch."""
+
     @property
     def layers(self) -> int:
         """How many blocks there are."""
         return len(self.model.decoder.blocks)
+
+    def describe(self) -> str:
+        """What runs the model, such as "torch (float32 on cpu; there are hooks on head)"."""
+        what = f"{str(self.model.dtype).removeprefix('torch.')} on {self.model.device}"
+        return f"torch ({what}; {self.obstacle})" if self.obstacle else f"torch ({what})"
 
     def weights_changed(self) -> bool:
         """Whether the model computes something else than when this was last asked; packed copies are then forgotten."""
@@ -97,9 +106,9 @@ class TorchBackend:
         return Forward(logits, {layer: _take(state, wanted) for layer, state in kept.items()})
 
     def _linears(self, dtype: torch.dtype) -> Linears:
-        plain = (
-            not self.model.pack_weights or self.model.training or self.model.device.type != "cpu" or not can_pack(dtype)
-        )
+        model = self.model
+        on_cpu = model.device.type == "cpu" and can_pack(dtype)
+        plain = model.pack_weights is False or model.training or not on_cpu
         return call_layer if plain else self._packed
 
 

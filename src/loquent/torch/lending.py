@@ -1,0 +1,191 @@
+"""What the native backend needs of a torch model: whether it may read the weights in place, and where they are.
+
+A plan computes what the composition says. Whatever makes a model compute something else (hooks, replaced or patched
+layers, active dropout, autocast) is seen here, and such a model runs in torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from loquent.engine.lending import Lent, Survey
+from loquent.parts import Decoder
+from loquent.torch.attention import DynamicMask, SelfAttention
+from loquent.torch.decoder import Block, DecoderStack
+from loquent.torch.experts import CrossDomainExperts
+from loquent.torch.layers import MLP, GatedMLP, RMSNorm
+from loquent.weights import decoder_weights, head_weights
+
+if TYPE_CHECKING:
+    from loquent.torch.causal import CausalLM
+
+_KINDS = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
+_SAMPLES = 16
+"""How many numbers of each weight are compared, beside how often it was changed."""
+
+_LAYERS: dict[type[nn.Module], Callable[..., Any]] = {
+    layer: layer.forward
+    for layer in (
+        *(nn.Linear, nn.Embedding, nn.LayerNorm, nn.Dropout, nn.PReLU, nn.ModuleList),
+        *(RMSNorm, SelfAttention, DynamicMask, MLP, GatedMLP, CrossDomainExperts, Block),
+    )
+}
+"""The layers that plans know, each with the method that makes it what it is."""
+
+_READING = {name: vars(DecoderStack)[name] for name in ("read", "_embed", "_run_block")}
+
+
+def survey(model: CausalLM) -> Survey:
+    """Whether a plan may run the model over its own memory, as it is now; it costs a look at each module and weight."""
+    obstacle = _around(model)
+    if obstacle:
+        return Survey(obstacle)
+    places: list[Hashable] = [bool(model.pack_weights)]
+    dropout, is_training = 0.0, False
+    for module in model.modules():
+        if _is_altered(module, model):
+            return Survey(_alteration(module, model))
+        is_training |= module.training
+        if type(module) is nn.Dropout:
+            dropout = max(dropout, module.p)
+        for weight in module._parameters.values():
+            if weight is not None:
+                obstacle = obstacle or _unreadable(weight)
+                places.append((id(weight), weight.data_ptr(), weight.shape, weight.stride(), weight.dtype))
+    if is_training and dropout:
+        return Survey(f"it is training with dropout {dropout:g}")
+    return Survey(obstacle or _unlike_config(model), tuple(places))
+
+
+def _around(model: CausalLM) -> str | None:
+    """What speaks against a plan outside of the model's layers."""
+    if model.device.type != "cpu":
+        return f"its weights are on {model.device}"
+    everywhere = nn.modules.module
+    if everywhere._global_forward_hooks or everywhere._global_forward_pre_hooks:
+        return "there are hooks on all modules"
+    if torch.is_autocast_enabled("cpu"):
+        return "autocast is on"
+    base = model.base_model
+    if any(name in vars(base) or getattr(type(base), name) is not method for name, method in _READING.items()):
+        return "its base model reads in its own way"
+    return None
+
+
+def _is_altered(module: nn.Module, model: CausalLM) -> bool:
+    if module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module):
+        return True
+    if module is model or module is model.base_model:
+        return False
+    return _LAYERS.get(type(module)) is not type(module).forward
+
+
+def _alteration(altered: nn.Module, model: CausalLM) -> str:
+    name = next(name for name, module in model.named_modules() if module is altered) or "the model"
+    if altered._forward_hooks or altered._forward_pre_hooks:
+        return f"there are hooks on {name}"
+    return f"{name} is replaced or patched"
+
+
+def _unreadable(weight: Tensor) -> str | None:
+    """Why a weight cannot be read in place."""
+    if type(weight) is not nn.Parameter or weight.layout is not torch.strided:
+        return f"its weights are {type(weight).__name__}"
+    if weight.dtype not in _KINDS:
+        return f"its weights are {str(weight.dtype).removeprefix('torch.')}"
+    if weight.device.type != "cpu":
+        return f"some of its weights are on {weight.device}"
+    if weight.is_inference():
+        return "its weights are inference tensors, whose changes cannot be seen"
+    if weight.dim() > 1 and weight.shape[1] > 1 and weight.stride(1) != 1:
+        return "its weights are not laid out row by row"
+    return None
+
+
+def _unlike_config(model: CausalLM) -> str | None:
+    """Why the weights are not those of the composition, as after removing layers."""
+    decoder, found = model.decoder, _canonical(model)
+    if decoder.head.tied:
+        head = found.pop("head.weight", None)
+        if head is None or head.data_ptr() != model.stack.tokens.weight.data_ptr():
+            return "its head is not tied as its config says"
+    shapes = {name: tuple(weight.shape) for name, weight in found.items()}
+    return None if shapes == decoder_weights(decoder) | head_weights(decoder) else "its layers are not its config's"
+
+
+def _canonical(model: CausalLM) -> dict[str, nn.Parameter]:
+    """All parameters by canonical name, tied ones under each of theirs."""
+    prefix = f"{model.base_model_prefix}."
+    return {name.removeprefix(prefix): weight for name, weight in model.named_parameters(remove_duplicate=False)}
+
+
+class ModelLoan:
+    """The `loquent.engine.lending.Loan` of a torch model whose survey found no obstacle."""
+
+    def __init__(self, model: CausalLM) -> None:
+        self.packed = bool(model.pack_weights)
+        self._decoder = model.decoder
+        self._parameters = _canonical(model)
+        if model.decoder.head.tied:
+            del self._parameters["head.weight"]
+        self._weights = {name: _lent(weight) for name, weight in self._parameters.items()}
+        self._samples = [_sample(lent.numbers) for lent in self._weights.values()]
+        self._state = self._look()
+
+    @property
+    def decoder(self) -> Decoder:
+        """What they are the weights of."""
+        return self._decoder
+
+    @property
+    def weights(self) -> Mapping[str, Lent]:
+        """By canonical name, a tied head left out."""
+        return self._weights
+
+    def changed(self) -> frozenset[str]:
+        """Which weights hold other numbers than when this was last asked.
+
+        A parameter's version counts what torch's own operations change, but not what is written through `.data`; some
+        of its numbers are compared for that.
+        """
+        (versions, numbers), (old_versions, old_numbers) = self._look(), self._state
+        if versions == old_versions and numbers == old_numbers:
+            return frozenset()
+        self._state = versions, numbers
+        names, start = set(), 0
+        for index, (name, sample) in enumerate(zip(self._weights, self._samples)):
+            stop = start + sample.nbytes
+            if versions[index] != old_versions[index] or numbers[start:stop] != old_numbers[start:stop]:
+                names.add(name)
+            start = stop
+        return frozenset(names)
+
+    def as_array(self, rows: NDArray[np.float32]) -> Tensor:
+        """Rows as a tensor over the same memory."""
+        return torch.from_numpy(rows)
+
+    def _look(self) -> tuple[list[int], bytes]:
+        versions = [weight._version for weight in self._parameters.values()]
+        return versions, b"".join([sample.tobytes() for sample in self._samples])
+
+
+def _lent(weight: nn.Parameter) -> Lent:
+    tensor = weight.detach()
+    # numpy has no bfloat16.
+    bits = tensor.view(torch.int16).numpy().view(np.uint16) if tensor.dtype is torch.bfloat16 else tensor.numpy()
+    return Lent(_KINDS[weight.dtype], bits)
+
+
+def _sample(numbers: NDArray[Any]) -> NDArray[Any]:
+    """A view of a few numbers all over a weight."""
+    if numbers.ndim == 1 or not numbers.flags.c_contiguous:
+        line = numbers if numbers.ndim == 1 else numbers[:, numbers.shape[1] // 2]
+    else:
+        line = numbers.reshape(-1)
+    return line[:: max(1, len(line) // _SAMPLES)][:_SAMPLES]
