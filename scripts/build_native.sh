@@ -15,7 +15,7 @@ mkdir -p "$build"
 exec 9> "$build/lock"
 if command -v flock > /dev/null; then flock 9; fi  # ninja does not guard a folder against a second ninja
 
-if [[ ! -f $build/build.ninja || $# -gt 0 ]]; then
+if [[ ! -f $build/_core$suffix || $# -gt 0 ]]; then
     cmake -S . -B "$build" -G Ninja --log-level=WARNING -DCMAKE_BUILD_TYPE=Release -DPython_EXECUTABLE="$python" "$@"
 fi
 cmake --build "$build" -- --quiet
