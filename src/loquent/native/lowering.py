@@ -101,6 +101,8 @@ class _Lowering:
     def _block(self, block: parts.Block, layer: int) -> None:
         name = f"blocks.{layer}"
         read = self._attention(block, name, layer)
+        if layer == len(self.decoder.blocks) - 1:
+            self.plan.narrow([_HIDDEN, read])  # what nobody asked for has left its keys and values, and is done
         if isinstance(block.residual, parts.ParallelResidual):
             # Both branches read the block's input, so the second has read it before the first is added.
             inner = self._enter_mlp(block, name)

@@ -223,6 +223,7 @@ void bind_plan(nb::module_& module) {
         .def("experts", &experts, nb::arg("source"), nb::arg("router_logits"), nb::arg("target"), nb::kw_only(),
              nb::arg("down"), nb::arg("up"), nb::arg("chosen"), nb::arg("normalized"), nb::arg("activation"),
              nb::arg("slope") = 0.0f)
+        .def("narrow", &Plan::narrow, nb::arg("buffers"))
         .def("keep", &Plan::keep, nb::arg("layer"))
         .def("head", [](Plan& plan, const Matrix& matrix, std::optional<Floats> bias, NormPointer norm, int64_t last) {
             plan.head(matrix, to_vector(bias), std::move(norm), last);

@@ -81,7 +81,7 @@ public:
 
     void run(Plan& plan, Step& step) override {
         const Buffer &from = plan.buffer(source_), &to = plan.buffer(target_);
-        each_row(step.pool, step.batch.rows, from.width, [&](int64_t row) {
+        each_row(step.pool, step.rows, from.width, [&](int64_t row) {
             normalize(norm_->part(), from.rows + row * from.stride, from.width, to.rows + row * to.stride);
         });
     }
@@ -101,8 +101,8 @@ public:
     void run(Plan& plan, Step& step) override {
         const Buffer &from = plan.buffer(source_), &to = plan.buffer(target_);
         Prepared& prepared = plan.prepared();
-        prepared.reserve(matrix_.kind, step.batch.rows, matrix_.columns);
-        each_row(step.pool, step.batch.rows, from.width, [&](int64_t row) {
+        prepared.reserve(matrix_.kind, step.rows, matrix_.columns);
+        each_row(step.pool, step.rows, from.width, [&](int64_t row) {
             prepare_row(apply(prologue_, from.rows + row * from.stride, matrix_.columns), prepared, row);
         });
         Epilogue epilogue{to.rows, to.stride, bias_ ? bias_->data() : nullptr, residual_,
@@ -142,13 +142,35 @@ public:
 
     void run(Plan& plan, Step& step) override {
         const Buffer &from = plan.buffer(source_), &router = plan.buffer(router_), &to = plan.buffer(target_);
-        add_experts(step.pool, part_, step.batch.rows, router.rows, router.stride, from.rows, from.stride, to.rows,
+        add_experts(step.pool, part_, step.rows, router.rows, router.stride, from.rows, from.stride, to.rows,
                     to.stride);
     }
 
 private:
     int64_t source_, router_, target_;
     ExpertsPart part_;
+};
+
+class Narrow : public Operation {
+public:
+    explicit Narrow(std::vector<int64_t> buffers) : Operation("narrow"), buffers_(std::move(buffers)) {}
+
+    void run(Plan& plan, Step& step) override {
+        const auto& rows = step.wanted.rows;
+        step.narrowed = true;
+        if ((int64_t)rows.size() == step.rows) return;
+        step.rows = (int64_t)rows.size();
+        for (const int64_t index : buffers_) {
+            const Buffer& buffer = plan.buffer(index);
+            // Wanted rows are ascending: what is written over has moved already, or is not wanted.
+            for (int64_t row = 0; row < step.rows; ++row)
+                std::memmove(buffer.rows + row * buffer.stride, buffer.rows + rows[row] * buffer.stride,
+                             buffer.width * sizeof(float));
+        }
+    }
+
+private:
+    std::vector<int64_t> buffers_;
 };
 
 /// Copy the wanted rows of the hidden states, if somebody asked for this layer's.
@@ -170,7 +192,7 @@ public:
     void run(Plan& plan, Step& step) override {
         if (step.wanted.layers.empty()) return;
         const Buffer& hidden = plan.buffer(0);
-        keep_rows(step.wanted, layer_, hidden.width, hidden.rows, hidden.stride, false);
+        keep_rows(step.wanted, layer_, hidden.width, hidden.rows, hidden.stride, step.narrowed);
     }
 
 private:
@@ -190,12 +212,11 @@ public:
         const Buffer& hidden = plan.buffer(0);
         Prepared& prepared = plan.prepared();
         prepared.reserve(matrix_.kind, rows, matrix_.columns);
-        // Wanted rows are ascending: row i of the normed ones is written where no unread row is any more.
-        for (int64_t row = 0; row < rows; ++row) {
+        each_row(step.pool, rows, hidden.width, [&](int64_t row) {
             float* normed = hidden.rows + row * hidden.stride;
-            normalize(norm_->part(), hidden.rows + wanted.rows[row] * hidden.stride, hidden.width, normed);
+            normalize(norm_->part(), normed, hidden.width, normed);
             prepare_row(normed, prepared, row);
-        }
+        });
         keep_rows(wanted, last_layer_, hidden.width, hidden.rows, hidden.stride, true);
         wanted.logits = plan.logits(rows);
         multiply(step.pool, prepared, matrix_, {wanted.logits, plan.vocabulary(), bias_ ? bias_->data() : nullptr});
@@ -274,6 +295,7 @@ void Plan::linear(const std::string& source, const std::string& target, const Ma
 void Plan::attention(const std::string& source, const std::string& target, AttentionPart part,
                      std::vector<Vector> owned) {
     const int64_t from = find_buffer(source), to = find_buffer(target);
+    need(!narrowed_, "attention needs all rows.");
     need(part.layer >= 0 && part.heads > 0 && part.kv_heads > 0 && part.head_dim > 0 && part.window >= 0 &&
              part.keep >= 0 && part.heads % part.kv_heads == 0,
          "attention has impossible sizes.");
@@ -296,6 +318,13 @@ void Plan::experts(const std::string& source, const std::string& router_logits, 
     operations_.push_back(std::make_unique<Experts>(from, router, to, std::move(part)));
 }
 
+void Plan::narrow(const std::vector<std::string>& buffers) {
+    std::vector<int64_t> indices;
+    for (const auto& name : buffers) indices.push_back(find_buffer(name));
+    operations_.push_back(std::make_unique<Narrow>(std::move(indices)));
+    narrowed_ = true;
+}
+
 void Plan::keep(int64_t layer) { operations_.push_back(std::make_unique<Keep>(layer)); }
 
 void Plan::head(const Matrix& matrix, Vector bias, std::shared_ptr<const Norm> norm, int64_t last_layer) {
@@ -303,6 +332,7 @@ void Plan::head(const Matrix& matrix, Vector bias, std::shared_ptr<const Norm> n
     need_size(bias, vocabulary_, "the head's bias");
     need(norm != nullptr, "the head needs a norm.");
     need_norm(norm, width());
+    if (!narrowed_) narrow({"hidden"});
     operations_.push_back(std::make_unique<Head>(matrix, std::move(bias), std::move(norm), last_layer));
     operations_.push_back(std::make_unique<Choose>());
 }

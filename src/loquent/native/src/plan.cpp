@@ -119,7 +119,7 @@ void Plan::run(const Batch& batch, const std::vector<int64_t>& page_counts, Stor
     for (const auto& segment : batch.segments)
         for (int64_t rotary = 0; rotary < rotaries_; ++rotary)
             tables_[segment.tables[rotary]].reach(segment.start + segment.length);
-    Step step{batch, store, Pool::shared(), wanted};
+    Step step{batch, store, Pool::shared(), wanted, batch.rows};
     auto before = profiling_ ? Clock::now() : Clock::time_point();
     for (auto& operation : operations_) {
         operation->run(*this, step);

@@ -59,6 +59,8 @@ struct Step {
     Store& store;
     Pool& pool;
     Wanted& wanted;
+    int64_t rows;               // of the buffers, that operations work on: all of the batch's, or the wanted ones
+    bool narrowed = false;      // whether they are the wanted ones
 };
 
 class Plan;
@@ -89,6 +91,8 @@ public:
     void attention(const std::string& source, const std::string& target, AttentionPart part, std::vector<Vector> owned);
     void experts(const std::string& source, const std::string& router_logits, const std::string& target,
                  ExpertsPart part);
+    /// From here on only the rows that want logits are worked on: they move to the front of these buffers.
+    void narrow(const std::vector<std::string>& buffers);
     void keep(int64_t layer);
     void head(const Matrix& matrix, Vector bias, std::shared_ptr<const Norm> norm, int64_t last_layer);
 
@@ -124,7 +128,7 @@ private:
     std::shared_ptr<float> memory_, logits_;
     int64_t capacity_ = 0, logits_capacity_ = 0;
     std::mutex mutex_;
-    bool profiling_ = false;
+    bool profiling_ = false, narrowed_ = false;
 };
 
 }  // namespace loquent
