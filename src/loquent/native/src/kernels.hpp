@@ -5,7 +5,7 @@
 #include "elementwise.hpp"
 #include "kernels/attention_tasks.hpp"
 #include "product_share.hpp"
-#include "selection.hpp"
+#include "scores.hpp"
 
 namespace loquent {
 
@@ -24,8 +24,11 @@ struct Kernels {
     void (*write_token)(const WriteTask& task);
     void (*read_rows)(const ReadTask& task);
     void (*join_chunks)(float* partials, int64_t chunks, int64_t head_dim, float* read);
+    // kernels/experts.cpp
+    float (*dot)(const float* a, const float* b, int64_t count);
+    void (*add_scaled)(float factor, const float* x, int64_t count, float* out);  // out += factor * x
     // kernels/selection.cpp
-    Chosen (*choose)(const Choice& choice, float* row, int64_t vocabulary);
+    ScoreKernels scores;
 };
 
 /// The best table that this machine runs, or the one that the environment variable LOQUENT_ISA names ("avx512",

@@ -18,7 +18,7 @@ struct Choice {
     float temperature = 1;                 // scores are divided by it
     int64_t top_k = 0;                     // 0: all
     float top_p = 1;                       // >= 1: all
-    float min_p = 0;                       // 0: all
+    double min_p = 0;                      // 0: all
     bool sampled = false;                  // draw with (seed, position), else the most likely
     uint64_t seed = 0;
     uint64_t position = 0;
@@ -26,6 +26,8 @@ struct Choice {
     int64_t best = 0;                      // > 0: the best few instead of one token
 };
 
+/// `no_numbers`: a score is not a number, or infinite where its probability is needed. `nothing_left`: every score is
+/// minus infinity; the best few are given all the same, as the array rules do.
 struct Chosen {
     int64_t token = -1;                    // best == 0
     std::vector<int64_t> tokens;           // best > 0: highest first, of equal scores the lower id
@@ -33,7 +35,19 @@ struct Chosen {
     enum class State { fine, no_numbers, nothing_left } state = State::fine;
 };
 
+/// Throws std::out_of_range where a token is none of the vocabulary's, and std::invalid_argument for a temperature that
+/// is not positive: what `choose`, which may run on any thread, takes for granted.
+void check_choice(const Choice& choice, int64_t vocabulary);
+
 /// `row` (vocabulary,) may be changed.
 Chosen choose(const Choice& choice, float* row, int64_t vocabulary);
+
+/// out[i] = the log-probability of targets[i] in row i of `rows` (count, vocabulary), whose stride is in floats.
+/// Throws std::out_of_range where a target is none of the vocabulary's.
+void score_tokens(const float* rows, int64_t stride, int64_t count, int64_t vocabulary, const int64_t* targets,
+                  double* out);
+
+/// Replace a row's scores by log-probabilities.
+void log_softmax(float* row, int64_t vocabulary);
 
 }  // namespace loquent

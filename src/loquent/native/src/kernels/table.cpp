@@ -12,7 +12,9 @@ void activate(Activation function, float slope, const float* x, int64_t count, f
 void activate_gated(Activation function, float slope, const float* gate, const float* up, int64_t count, float* out);
 void prepare_row(const float* x, Prepared& prepared, int64_t row);
 void multiply_share(const ProductShare& share);
-Chosen choose(const Choice& choice, float* row, int64_t vocabulary);
+float dot(const float* a, const float* b, int64_t count);
+void add_scaled(float factor, const float* x, int64_t count, float* out);
+ScoreKernels score_kernels();
 
 const Kernels& table() {
     static const Kernels kernels = [] {
@@ -26,7 +28,9 @@ const Kernels& table() {
         k.write_token = write_token;
         k.read_rows = read_rows;
         k.join_chunks = join_chunks;
-        k.choose = choose;
+        k.dot = dot;
+        k.add_scaled = add_scaled;
+        k.scores = score_kernels();
         return k;
     }();
     return kernels;
