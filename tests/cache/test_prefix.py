@@ -26,7 +26,9 @@ def test_keys_can_be_continued(tokens: list[int], known: int) -> None:
     array = np.array(tokens, np.int64)
     whole = page_keys(array, 3, "salt")
     assert len(whole) == len(tokens) // 3
-    assert page_keys(array, 3, "salt", whole[:known]) == whole
+    keys = whole[:known]
+    assert page_keys(array, 3, "salt", keys) == whole
+    assert keys == whole  # continued in place: a long text's keys are not copied page after page
 
 
 def test_keys_differ_by_salt() -> None:

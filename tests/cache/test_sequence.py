@@ -24,12 +24,14 @@ class Memory:
 
     def write(self, sequence: Sequence, tokens: list[int]) -> None:
         """What the engine does in a step."""
-        for source, target in sequence.prepare(len(tokens)):
+        for source, target in sequence.prepare(tokens):
             self.pages[target] = list(self.pages[source])
         table = sequence.pages
         for position, token in enumerate(tokens, len(sequence)):
             self.pages.setdefault(int(table[position // PAGE]), [-1] * PAGE)[position % PAGE] = token
-        sequence.extend(np.array(tokens, np.int64))
+        assert sequence.coming.tolist() == tokens
+        assert sequence.text.tolist() == [*sequence.tokens.tolist(), *tokens]
+        sequence.extend()
 
     def read(self, sequence: Sequence) -> list[int]:
         table = sequence.pages

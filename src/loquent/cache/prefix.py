@@ -18,9 +18,9 @@ def page_keys(
     """A key for each whole page of `tokens`, each a digest of everything up to the page's end.
 
     Digests are cryptographic, so that a client cannot craft a prompt that meets another's pages. `salt` is what the
-    content depends on besides tokens; `known` are the first keys, computed before.
+    content depends on besides tokens; `known` are the first keys, computed before: the others are appended to them.
     """
-    keys = list(known or ())
+    keys = [] if known is None else known
     for page in range(len(keys), len(tokens) // page_size):
         before = keys[-1] if keys else repr(salt).encode()
         content = tokens[page * page_size : (page + 1) * page_size].tobytes()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from collections.abc import Sequence as Items
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,8 +35,10 @@ class Sequence:
         self._pool, self._prefixes = pool, prefixes
         self._extent = pool.set_aside(pool.pages_for(room)) if room else Extent(0, 0)
         self._buffer: NDArray[np.int64] = np.zeros(max(room, 16), np.int64)
-        self._length = 0
+        self._length = self._coming = 0
         self._pages: list[int] = []
+        self._table: NDArray[np.int64] = np.zeros(16, np.int64)  # the first `_tabled` pages, and room for more
+        self._tabled = 0
         self._keys: list[PageKey] = []  # of the whole pages offered to the index
 
     def __len__(self) -> int:
@@ -47,9 +50,25 @@ class Sequence:
         return self._buffer[: self._length]
 
     @property
+    def coming(self) -> NDArray[np.int64]:
+        """The tokens that `prepare` made room for, (count,); a view that is right until the next ones."""
+        return self._buffer[self._length : self._coming]
+
+    @property
+    def text(self) -> NDArray[np.int64]:
+        """The tokens read so far and those coming, (length + count,); a view that is right until the next ones."""
+        return self._buffer[: self._coming]
+
+    @property
     def pages(self) -> NDArray[np.int64]:
-        """The page table, (pages,)."""
-        return np.array(self._pages, np.int64)
+        """The page table, (pages,); a view that is right until the next change, and not to be written to."""
+        count, tabled = len(self._pages), self._tabled
+        if tabled < count:
+            if count > len(self._table):
+                self._table = np.concatenate([self._table, np.zeros(count, np.int64)])
+            self._table[tabled:count] = self._pages[tabled:]
+            self._tabled = count
+        return self._table[:count]
 
     def fork(self) -> Sequence:
         """A second sequence with the same tokens; both share every page until one of them writes to it."""
@@ -57,6 +76,7 @@ class Sequence:
             raise ValueError("a closed sequence cannot be forked")
         twin = Sequence(self._pool, span=self.span, prefixes=self._prefixes, salt=self.salt)
         twin._buffer, twin._length, twin._pages = self._buffer.copy(), self._length, list(self._pages)
+        twin._coming, twin._table, twin._tabled = self._length, self._table.copy(), self._tabled
         twin._keys, twin.family = list(self._keys), self.family
         twin.family.append(twin)
         for page in twin._pages:
@@ -71,8 +91,9 @@ class Sequence:
         for page in self._pages[kept:]:
             self._release(page)
         del self._pages[kept:]
+        self._tabled = min(self._tabled, kept)
         del self._keys[length // self._pool.page_size :]
-        self._length = length
+        self._length = self._coming = length
 
     def close(self) -> None:
         """Give back every page; closing twice is allowed, reading a closed sequence is not."""
@@ -92,51 +113,62 @@ class Sequence:
                 self._prefixes.forget(page)
         return own
 
-    def adopt_prefix(self, tokens: NDArray[np.int64]) -> int:
-        """Start with the longest remembered beginning of `tokens`; returns how many tokens that covers."""
+    def adopt_prefix(self, tokens: NDArray[np.int64], keys: list[PageKey] | None = None) -> int:
+        """Start with the longest remembered beginning of `tokens`; returns how many tokens that covers.
+
+        `keys` are the tokens' page keys, where they are known.
+        """
         if self._prefixes is None or self._length:
             return 0
-        keys = page_keys(tokens, self._pool.page_size, self.salt)
+        if keys is None:
+            keys = page_keys(tokens, self._pool.page_size, self.salt)
         pages = self._prefixes.longest(keys)
         for page in pages:
             self._pool.share(page)
-        self._pages, self._keys = pages, keys[: len(pages)]
-        self._append(tokens[: len(pages) * self._pool.page_size])
+        self._pages, self._keys, self._tabled = pages, keys[: len(pages)], 0
+        self._put(tokens[: len(pages) * self._pool.page_size])
+        self._length = self._coming
         return self._length
 
-    def prepare(self, count: int) -> list[tuple[int, int]]:
-        """Make room for `count` more tokens in pages of its own.
+    def prepare(self, tokens: Items[int] | NDArray[np.int64]) -> list[tuple[int, int]]:
+        """Make room for `tokens`, the next to be read, in pages of its own.
 
         Returns the page copies (source, target) that must happen before those tokens are written.
         """
+        self._put(tokens)
         copies: list[tuple[int, int]] = []
-        first, needed = self._length // self._pool.page_size, self._pool.pages_for(self._length + count)
-        if first < len(self._pages) and (
-            self._pool.is_shared(self._pages[first]) or (self._prefixes and self._prefixes.knows(self._pages[first]))
+        pages, page_size = self._pages, self._pool.page_size
+        first = self._length // page_size
+        if first < len(pages) and (
+            self._pool.is_shared(pages[first]) or (self._prefixes is not None and self._prefixes.knows(pages[first]))
         ):
-            copies.append((self._pages[first], self._pool.allocate(self._extent, first)))
-            self._release(self._pages[first])
-            self._pages[first] = copies[0][1]
-        while len(self._pages) < needed:
-            self._pages.append(self._pool.allocate(self._extent, len(self._pages)))
+            copies.append((pages[first], self._pool.allocate(self._extent, first)))
+            self._release(pages[first])
+            pages[first], self._tabled = copies[0][1], min(self._tabled, first)
+        while len(pages) * page_size < self._coming:
+            pages.append(self._pool.allocate(self._extent, len(pages)))
         return copies
 
-    def extend(self, tokens: NDArray[np.int64]) -> None:
+    def extend(self) -> None:
         """The tokens that `prepare` made room for have been written; whole pages are offered for reuse."""
-        self._append(tokens)
-        if self._prefixes is None or self._length // self._pool.page_size == len(self._keys):
+        self._length = self._coming
+        if self._prefixes is None:
             return
-        offered = len(self._keys)
-        self._keys = page_keys(self.tokens, self._pool.page_size, self.salt, self._keys)
-        for index in range(offered, len(self._keys)):
-            self._prefixes.add(self._keys[index], self._pages[index])
+        offered, whole = len(self._keys), self._length // self._pool.page_size
+        if offered < whole:
+            page_keys(self.tokens, self._pool.page_size, self.salt, self._keys)
+            for index in range(offered, whole):
+                self._prefixes.add(self._keys[index], self._pages[index])
 
-    def _append(self, tokens: NDArray[np.int64]) -> None:
-        length = self._length + len(tokens)
-        if length > len(self._buffer):
-            self._buffer = np.concatenate([self.tokens, np.zeros(length, np.int64)])
-        self._buffer[self._length : length] = tokens
-        self._length = length
+    def _put(self, tokens: Items[int] | NDArray[np.int64]) -> None:
+        """Write `tokens` behind those read."""
+        self._coming = self._length + len(tokens)
+        if self._coming > len(self._buffer):
+            self._buffer = np.concatenate([self.tokens, np.zeros(self._coming, np.int64)])
+        if len(tokens) == 1:  # mostly, and many times faster than a slice
+            self._buffer[self._length] = tokens[0]
+        else:
+            self._buffer[self._length : self._coming] = tokens
 
     def _release(self, page: int) -> None:
         reusable = self._prefixes is not None and self._prefixes.knows(page)

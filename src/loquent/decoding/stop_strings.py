@@ -34,13 +34,18 @@ class StopStrings:
         if not all(self.texts) or not self.texts:
             raise ArgumentError(f"stop_strings={list(self.texts)!r} has no text, or an empty one. Leave it out.")
 
-    def found(self, tokens: NDArray[np.int64]) -> bool:
-        """Whether one of the texts ends within the last token's text.
+    @property
+    def reach(self) -> int:
+        """How many of the last tokens are looked at.
 
-        Only a window of tokens is decoded: each token but those of a broken character gives at least one character,
-        and a character has at most four bytes, so this many tokens always reach back over the longest text.
+        Each token but those of a broken character gives at least one character, and a character has at most four
+        bytes, so this many tokens always reach back over the longest text.
         """
-        window = tokens[-(4 * max(map(len, self.texts)) + 8) :].tolist()
+        return 4 * max(map(len, self.texts)) + 8
+
+    def found(self, tokens: NDArray[np.int64]) -> bool:
+        """Whether one of the texts ends within the last token's text; `reach` tokens are enough to say so."""
+        window = tokens[-self.reach :].tolist()
         before, text = self._decode(window[:-1]), self._decode(window)
         settled = next((i for i, (a, b) in enumerate(zip(before, text)) if a != b), min(len(before), len(text)))
         return any(text.find(stop, max(0, settled - len(stop) + 1)) >= 0 for stop in self.texts)

@@ -31,12 +31,19 @@ class Stopping:
         """Why a sequence of `prompt` and `generated` ends behind its last token, if it does."""
         if generated[-1] in self.eos:
             return "eos"
-        if self.strings or self.criteria:
-            tokens = np.concatenate([prompt, np.asarray(generated, np.int64)])
-            if self.strings and self.strings.found(tokens):
-                return "stop_string"
+        if self.strings and self.strings.found(_joined(prompt, generated, self.strings.reach)):
+            return "stop_string"
+        if self.criteria:
+            tokens = _joined(prompt, generated, len(prompt) + len(generated))
             if any(says_stop(stop(self.as_ids(tokens), None)) for stop in self.criteria):
                 return "criteria"
         if self.deadline is not None and time.monotonic() >= self.deadline:
             return "time"
         return "length" if len(generated) >= self.max_new_tokens else None
+
+
+def _joined(prompt: NDArray[np.int64], generated: Sequence[int], count: int) -> NDArray[np.int64]:
+    """The last `count` tokens of both, or fewer where there are no more."""
+    last = np.asarray(generated[-count:], np.int64)
+    missing = min(count - len(last), len(prompt))
+    return np.concatenate([prompt[len(prompt) - missing :], last])

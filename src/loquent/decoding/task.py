@@ -11,17 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loquent.cache import Sequence
-from loquent.decoding.rules import Rule
+from loquent.decoding.rules import Context, Rule
 from loquent.decoding.stopping import Reason, Stopping
 from loquent.decoding.wants import Want
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, slots=True)
 class Read:
     """Read `tokens` behind what `sequence` holds, and answer `want` from the rows that this gives."""
 
     sequence: Sequence
-    tokens: NDArray[np.int64]  # (n,), n >= 1
+    tokens: Items[int] | NDArray[np.int64]  # (n,), n >= 1
     want: Want
 
 
@@ -62,6 +62,31 @@ class Task:
     output: list[int] = field(default_factory=list)  # what has been committed
     reason: Reason | None = None  # why the output ended
     ranked: list[Hypothesis] = field(default_factory=list)
+    _text: NDArray[np.int64] = field(init=False)  # prompt and output as far as `_written`, and room for more
+    _written: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._text, self._written = self.prompt, len(self.prompt)
+
+    @property
+    def position(self) -> int:
+        """Where the next token comes: how many there are before it."""
+        return len(self.prompt) + len(self.output)
+
+    def context(self, sequence: NDArray[np.int64]) -> Context:
+        """What rules may look at where a sequence holds these tokens."""
+        # A sequence that slides has lost its beginning.
+        return Context(self.text() if self.decoding.context else sequence, len(self.prompt))
+
+    def text(self) -> NDArray[np.int64]:
+        """The prompt and what has been committed, (length,); a view that is right until the next commit."""
+        length = self.position
+        if length > len(self._text):
+            self._text = np.concatenate([self._text[: self._written], np.zeros(length, np.int64)])
+        if length > self._written:
+            self._text[self._written : length] = self.output[self._written - len(self.prompt) :]
+            self._written = length
+        return self._text[:length]
 
     def commit(self, tokens: Items[int]) -> bool:
         """These tokens follow, for good: streamed at once, and cut behind one that ends the output.

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import repeat
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from loquent.decoding.arrays import Array, beside, log_softmax, namespace, to_numpy
+from loquent.decoding.choice import NO_NUMBERS, NOTHING_LEFT, Chosen
 from loquent.decoding.random import Purpose, uniform
-from loquent.decoding.rules import Context, apply_rules
+from loquent.decoding.rules import apply_rules
 from loquent.decoding.selection import best, drawn, most_likely
-from loquent.decoding.wants import Likelihood, Next, Scores, Top
+from loquent.decoding.wants import Candidates, Likelihood, Next, Scores, Top
+from loquent.engine.backend import Forward
 from loquent.engine.request import PendingRead
 from loquent.engine.scheduler import Share
 from loquent.errors import ArgumentError
@@ -22,26 +25,43 @@ Row = tuple[int, PendingRead]
 """The number of a row of logits, and the read that it answers."""
 
 _NO_NUMBERS = "the model's logits are not numbers (NaN). Its weights may be damaged, or its dtype too narrow."
+_NOTHING_LEFT = "the rules leave no token to choose. Relax bad_words_ids, suppress_tokens or the processors."
 
 
-def deliver(shares: Sequence[Share], logits: Array) -> None:
+def deliver(shares: Sequence[Share], forward: Forward) -> None:
     """Answer every read that a step has completed; a failure fails the request that caused it, and no other.
 
     Args:
         shares: the step's work, in its order.
-        logits: (rows, vocabulary), the rows of the shares one after another.
+        forward: what the backend made of it.
     """
-    groups: dict[type, list[Row]] = {Next: [], Top: [], Scores: []}
+    groups: dict[type, list[Row]] = {}
     start = 0
-    for share in shares:
-        if isinstance(share.pending.read.want, Likelihood):
-            _likelihood(share, logits[start : start + share.rows])
-        elif share.rows:
-            groups[type(share.pending.read.want)].append((start + share.rows - 1, share.pending))
+    for share, chosen in zip(shares, forward.chosen or repeat(None)):
+        pending = share.pending
+        if chosen is not None:
+            _take(pending, chosen)
+        elif isinstance(pending.read.want, Likelihood):
+            _likelihood(share, forward.logits[start : start + share.rows])
+        elif share.last:
+            groups.setdefault(type(pending.read.want), []).append((start + share.rows - 1, pending))
         start += share.rows
-    for want, answer in ((Next, _next), (Top, _top), (Scores, _scores)):
-        if groups[want]:
-            _isolated(answer, groups[want], logits)
+    for want, rows in groups.items():
+        _isolated(_ANSWERS[want], rows, forward.logits)
+
+
+def _take(pending: PendingRead, chosen: Chosen) -> None:
+    """The backend's own answer."""
+    if isinstance(chosen, int):
+        pending.answer = chosen
+    elif isinstance(chosen, tuple):
+        tokens, scores = chosen  # in the backend's memory, perhaps
+        pending.answer = Candidates(tokens.astype(np.int64), scores.astype(np.float64))
+    elif chosen == NOTHING_LEFT and isinstance(pending.read.want, Top):
+        pending.answer = Candidates(np.zeros(0, np.int64), np.zeros(0))
+    elif not pending.request.done:
+        pending.request.fail(ArgumentError(_NO_NUMBERS if chosen == NO_NUMBERS else _NOTHING_LEFT))
+    pending.done = True
 
 
 def _isolated(answer: Callable[[list[Row], Array], list[Any]], rows: list[Row], logits: Array) -> None:
@@ -70,14 +90,10 @@ def _processed(rows: list[Row], logits: Array, normalized: bool) -> Array:
         scores = logits[beside(logits, own)]  # a copy, which rules may change
     if normalized:
         scores = log_softmax(scores)
-    return apply_rules(scores, rules, [_context(pending) for _, pending in rows]) if any(rules) else scores
-
-
-def _context(pending: PendingRead) -> Context:
-    task, tokens = pending.request.task, pending.read.sequence.tokens
-    if task.decoding.context:  # the sequence may have lost its beginning
-        tokens = np.concatenate([task.prompt, np.asarray(task.output, np.int64)])
-    return Context(tokens, len(task.prompt))
+    if not any(rules):
+        return scores
+    contexts = [pending.request.task.context(pending.read.sequence.tokens) for _, pending in rows]
+    return apply_rules(scores, rules, contexts)
 
 
 def _next(rows: list[Row], logits: Array) -> list[int]:
@@ -95,7 +111,7 @@ def _next(rows: list[Row], logits: Array) -> list[int]:
 def _draw_number(pending: PendingRead) -> float:
     """The random number of a request's draw at a place in its text, whatever else runs."""
     task = pending.request.task
-    return uniform(task.decoding.seed, len(task.prompt) + len(task.output), Purpose.DRAW)
+    return uniform(task.decoding.seed, task.position, Purpose.DRAW)
 
 
 def _check(highest: NDArray[Any]) -> None:
@@ -103,9 +119,7 @@ def _check(highest: NDArray[Any]) -> None:
     if np.isnan(highest).any():
         raise ArgumentError(_NO_NUMBERS)
     if (highest == -math.inf).any():
-        raise ArgumentError(
-            "the rules leave no token to choose. Relax bad_words_ids, suppress_tokens or the processors."
-        )
+        raise ArgumentError(_NOTHING_LEFT)
 
 
 def _top(rows: list[Row], logits: Array) -> list[Any]:
@@ -128,7 +142,10 @@ def _likelihood(share: Share, logits: Array) -> None:
     if len(targets):
         rows = np.arange(len(targets))
         gained = log_softmax(logits[: len(targets), :])[beside(logits, rows), beside(logits, targets)]
-        pending.parts.append(to_numpy(gained).astype(np.float64))
+        pending.parts = [*(pending.parts or ()), to_numpy(gained).astype(np.float64)]
     if share.last:
         pending.answer = np.concatenate(pending.parts) if pending.parts else np.zeros(0)
         pending.done = True
+
+
+_ANSWERS: dict[type, Callable[[list[Row], Array], list[Any]]] = {Next: _next, Top: _top, Scores: _scores}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from collections.abc import Sequence as Items
 
 import numpy as np
@@ -11,10 +10,12 @@ from numpy.typing import NDArray
 from loquent.cache import PagePool, PrefixIndex, Sequence
 from loquent.decoding.task import Decoding, Task
 from loquent.engine.backend import Backend, Forward, Segment
+from loquent.engine.choosing import Chooser
 from loquent.engine.delivery import deliver
 from loquent.engine.fair_lock import FairLock
 from loquent.engine.request import Handle, Request
 from loquent.engine.scheduler import Scheduler, Share
+from loquent.engine.sharing import PrefixSharing
 from loquent.errors import CapacityError
 
 
@@ -46,6 +47,7 @@ class Engine:
         self.pool = PagePool(page_size, None if kv_tokens is None else kv_tokens // page_size)
         self.scheduler = Scheduler(step_tokens, max_running, self.pool.limit)
         self._prefixes = PrefixIndex() if reuse_prefixes and backend.incremental else None
+        self._sharing = None if self._prefixes is None else PrefixSharing(self._prefixes, page_size)
         self._store = backend.open_store(page_size)
         self.lock = FairLock()
         self._is_stale = False  # whether remembered pages hold what other weights computed
@@ -68,7 +70,8 @@ class Engine:
                 f"{decoding.stopping.max_new_tokens} new, in {decoding.branches} sequences), "
                 f"and there are {self.pool.limit * size}. Ask for fewer, or give the engine more kv_tokens."
             )
-        request = Request(Task(tokens, decoding, open=lambda: self._open(request)), pages, self._clear)
+        task = Task(tokens, decoding, open=lambda: self._open(request))
+        request = Request(task, pages, self._clear, Chooser(task) if self.backend.selects else None)
         with self.lock:
             self.scheduler.waiting.append(request)
         return Handle(request, self._cancel)
@@ -80,8 +83,7 @@ class Engine:
             try:
                 for request in self.scheduler.admit():
                     request.start()
-                self._share_prefixes()
-                shares = self.scheduler.shares(self.backend.incremental)
+                shares = self._schedule()
                 if shares:
                     self._serve(shares)
             finally:
@@ -153,37 +155,21 @@ class Engine:
                 self.scheduler.waiting.remove(request)
         self.scheduler.retire()
 
-    def _share_prefixes(self) -> None:
-        """Start sequences with what is remembered of their prompts.
-
-        A prompt that has most of what it still needs in common with one being read now is held back until that one
-        is done, so that several samples of one prompt read it once.
-        """
-        if self._prefixes is None:
-            return
-        if self._is_stale:
-            for pending in self.scheduler.pending():
-                pending.held = False  # what it waits for could not be shared any more
-            return
-        reading: dict[Hashable, list[NDArray[np.int64]]] = {}
-        for pending in self.scheduler.pending():
-            sequence, tokens = pending.read.sequence, pending.read.tokens[: pending.first_row]
-            if len(sequence) != pending.fed:
-                continue  # not the beginning of a sequence
-            if not pending.fed:
-                pending.fed = sequence.adopt_prefix(tokens)
-            others = reading.setdefault(sequence.salt, [])
-            most = max(self.pool.page_size, (pending.fed + len(tokens)) // 2)
-            pending.held = any(_common_length(tokens, other) >= most for other in others)
-            if not pending.held:
-                others.append(tokens)
+    def _schedule(self) -> list[Share]:
+        ends, prompts = self.scheduler.pending()
+        if self._sharing is not None:
+            if self._is_stale:
+                self._sharing.release(prompts)
+            else:
+                self._sharing.begin(prompts)
+        return self.scheduler.shares(ends, prompts, self.backend.incremental)
 
     def _serve(self, shares: list[Share]) -> None:
         try:
             segments = self._segments(shares)
             forward = self.backend.run(self._store, segments)
             self.steps += 1
-            self._complete(shares, segments, forward)
+            self._complete(shares, forward)
         except BaseException as error:  # what broke the pass breaks the requests that were in it, and no others
             for share in shares:
                 if not share.pending.request.done:
@@ -195,16 +181,23 @@ class Engine:
         segments: list[Segment] = []
         copies: list[tuple[int, int]] = []
         for share in shares:
-            sequence, tokens = share.pending.read.sequence, share.tokens
+            pending = share.pending
+            sequence, tokens, request = pending.read.sequence, pending.read.tokens, pending.request
+            if share.count < len(tokens):
+                tokens = tokens[pending.fed : pending.fed + share.count]
             if not self.backend.incremental:
                 tokens = np.concatenate([sequence.tokens, tokens])
                 sequence.rewind(0)
-            needed = sequence.prepare(len(tokens))
-            if {target for _, target in needed} & {source for source, _ in copies}:
-                self._copy(copies)  # the page that is copied into must not be one that has yet to be copied from
-                copies = []
-            copies += needed
-            segments.append(Segment(tokens, len(sequence), sequence.pages, share.rows, sequence.span))
+            needed = sequence.prepare(tokens)
+            if needed:
+                if {target for _, target in needed} & {source for source, _ in copies}:
+                    self._copy(copies)  # the page that is copied into must not be one that has yet to be copied from
+                    copies = []
+                copies += needed
+            choice = None
+            if share.last and request.chooser is not None:
+                choice = request.chooser.choice(pending.number, pending.read.want, sequence)
+            segments.append(Segment(sequence.coming, len(sequence), sequence.pages, share.rows, sequence.span, choice))
         self._copy(copies)
         return segments
 
@@ -216,20 +209,11 @@ class Engine:
         if copies:
             self._store.copy([source for source, _ in copies], [target for _, target in copies])
 
-    def _complete(self, shares: list[Share], segments: list[Segment], forward: Forward) -> None:
-        touched: dict[Request, None] = {}
-        for share, segment in zip(shares, segments):
-            share.pending.read.sequence.extend(segment.tokens)
-            share.pending.fed += len(share.tokens)
-            touched[share.pending.request] = None
-        deliver(shares, forward.logits)
-        for request in touched:
+    def _complete(self, shares: list[Share], forward: Forward) -> None:
+        for share in shares:
+            share.pending.read.sequence.extend()
+            share.pending.advance(share.count)
+        deliver(shares, forward)
+        for request in dict.fromkeys([share.pending.request for share in shares]):
             if not request.done:
                 request.answer()
-
-
-def _common_length(left: NDArray[np.int64], right: NDArray[np.int64]) -> int:
-    """How many tokens two prompts have in common from the start."""
-    length = min(len(left), len(right))
-    differing = np.flatnonzero(left[:length] != right[:length])
-    return int(differing[0]) if len(differing) else length

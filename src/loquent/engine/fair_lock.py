@@ -22,10 +22,12 @@ class FairLock:
 
     def __enter__(self) -> None:
         thread = threading.get_ident()
+        if self._owner == thread:  # nobody else can change that
+            self._depth += 1
+            return
         with self._mutex:
-            if self._owner is None or self._owner == thread:
-                self._owner = thread
-                self._depth += 1
+            if self._owner is None:
+                self._owner, self._depth = thread, 1
                 return
             gate = threading.Lock()
             gate.acquire()
@@ -43,10 +45,11 @@ class FairLock:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        with self._mutex:
+        if self._depth > 1:
             self._depth -= 1
-            if not self._depth:
-                self._pass_on()
+            return
+        with self._mutex:
+            self._pass_on()
 
     def _pass_on(self) -> None:
         self._owner, self._depth = None, 0

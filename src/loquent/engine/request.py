@@ -6,33 +6,37 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from loquent.cache import Sequence
+from loquent.cache import PageKey, Sequence
 from loquent.decoding.task import Hypothesis, Read, Strategy, Task
 from loquent.decoding.wants import WANTS, Likelihood
+from loquent.engine.choosing import Chooser
 from loquent.errors import RequestCancelledError
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class PendingRead:
     """A read that the strategy waits for: how much of it the model has seen, and its answer."""
 
     request: Request
+    number: int  # among the request's reads
     read: Read
-    fed: int = 0  # tokens
-    parts: list[Any] = field(default_factory=list)  # of an answer that comes chunk by chunk
+    left: int  # how many tokens the model has yet to see
+    fed: int = 0  # how many it has seen
+    parts: list[Any] | None = None  # of an answer that comes chunk by chunk
     answer: Any = None
     done: bool = False
-    held: bool = False  # whether it waits for another read to fill pages that it can share
-
-    @property
-    def left(self) -> int:
-        """How many tokens the model has yet to see."""
-        return len(self.read.tokens) - self.fed
+    keys: list[PageKey] | None = None  # of the pages of a prompt that others may share
+    waits_for: PendingRead | None = None  # another that fills pages which this one can share
 
     @property
     def first_row(self) -> int:
         """The first of the read's tokens whose row is wanted."""
         return 0 if isinstance(self.read.want, Likelihood) else len(self.read.tokens) - 1
+
+    def advance(self, count: int) -> None:
+        """The model has seen `count` more tokens."""
+        self.fed += count
+        self.left -= count
 
 
 @dataclass(eq=False)
@@ -42,6 +46,7 @@ class Request:
     task: Task
     pages: int  # the most it may hold at once: what admission sets aside for it
     clear: Callable[[list[int]], None]  # zeroes pages
+    chooser: Chooser | None = None  # where the backend selects
     strategy: Strategy | None = None
     sequences: list[Sequence] = field(default_factory=list)
     reads: list[PendingRead] = field(default_factory=list)
@@ -51,13 +56,17 @@ class Request:
     def start(self) -> None:
         """Run the strategy to its first reads."""
         self.strategy = self.task.decoding.strategy(self.task)
-        self._resume(lambda strategy: next(strategy))
+        self._resume(None)
 
     def answer(self) -> None:
         """Send the strategy the answers it waits for, when all of them are there, and take its next reads."""
-        if self.reads and all(read.done for read in self.reads):
-            answers = [read.answer for read in self.reads]
-            self._resume(lambda strategy: strategy.send(answers))
+        answers = []
+        for read in self.reads:
+            if not read.done:
+                return
+            answers.append(read.answer)
+        if answers:
+            self._resume(answers)
 
     def fail(self, error: BaseException) -> None:
         """End the request, and only it, with the reason why."""
@@ -81,13 +90,13 @@ class Request:
             for sequence in list(self.sequences):
                 sequence.close()
 
-    def _resume(self, run: Callable[[Strategy], list[Read]]) -> None:
+    def _resume(self, answers: list[Any] | None) -> None:
         if self.strategy is None:
             return
         try:
-            reads = run(self.strategy)
+            reads = self.strategy.send(answers)  # type: ignore[arg-type]  # None starts it
             _check(reads)
-            self.reads = [PendingRead(self, read) for read in reads]
+            self.reads = [PendingRead(self, number, read, len(read.tokens)) for number, read in enumerate(reads)]
         except StopIteration:
             self.finish()
         except Exception as error:  # a strategy's or a caller's criterion's failure is this request's alone
@@ -96,8 +105,7 @@ class Request:
 
 def _check(reads: list[Read]) -> None:
     """Refuses reads that would never be answered or would lose pages; a strategy's author made a mistake then."""
-    sequences = {id(read.sequence) for read in reads}
-    if not reads or len(sequences) < len(reads):
+    if len(reads) != 1 and (not reads or len({id(read.sequence) for read in reads}) < len(reads)):
         raise ValueError("a strategy must read one sequence or more, and each of them once at a time")
     for read in reads:
         if read.sequence.closed:
@@ -163,4 +171,5 @@ class Handle:
 
     def cancel(self) -> None:
         """End the request now and free what it holds; cancelling one that has ended does nothing."""
-        self._cancel(self._request)
+        if not self._request.done:
+            self._cancel(self._request)

@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
+from loquent.decoding.wants import Likelihood
 from loquent.engine.request import PendingRead, Request
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, slots=True)
 class Share:
-    """What a step does for one read: these tokens of it, starting at `start` of its sequence."""
+    """What a step does for one read: its next `count` tokens."""
 
     pending: PendingRead
-    tokens: NDArray[np.int64]  # (n,)
+    count: int
     rows: int  # how many of the last of them want a row
     last: bool  # whether the read is complete with them
 
@@ -40,7 +38,9 @@ class Scheduler:
 
     def admit(self) -> list[Request]:
         """The requests that start now: the first ones waiting, as far as the pages promised to all allow."""
-        admitted = []
+        admitted: list[Request] = []
+        if not self.waiting:
+            return admitted
         promised = sum(request.pages for request in self.running)
         while self.waiting and len(self.running) < self.max_running:
             if self.pages is not None and promised + self.waiting[0].pages > self.pages:
@@ -53,28 +53,39 @@ class Scheduler:
 
     def retire(self) -> None:
         """Forget the requests that are done."""
-        if any(request.done for request in self.running):
-            self.running = [request for request in self.running if not request.done]
+        for request in self.running:
+            if request.done:
+                self.running = [request for request in self.running if not request.done]
+                return
 
-    def pending(self) -> list[PendingRead]:
-        """The reads that running requests wait for."""
-        return [read for request in self.running for read in request.reads if not read.done]
+    def pending(self) -> tuple[list[PendingRead], list[PendingRead]]:
+        """The reads that running requests wait for: those with a token left, and those with more, the prompts."""
+        ends: list[PendingRead] = []
+        prompts: list[PendingRead] = []
+        for request in self.running:
+            for read in request.reads:
+                if read.left == 1:
+                    ends.append(read)
+                elif read.left:
+                    prompts.append(read)
+        return ends, prompts
 
-    def shares(self, incremental: bool) -> list[Share]:
+    def shares(self, ends: list[PendingRead], prompts: list[PendingRead], incremental: bool) -> list[Share]:
         """The next step's work; where tokens cannot be read in parts (`incremental` false), whole reads only."""
-        pending = [read for read in self.pending() if not read.held]
         if not incremental:
-            return [_share(read, read.left) for read in pending]
-        budget, shares = self.step_tokens, []
-        for read in sorted(pending, key=lambda read: read.left > 1):  # stable: next tokens, then prompts in order
-            count = min(read.left, budget)
-            if count:
+            return [_share(read, read.left) for read in (*ends, *prompts)]
+        shares = [_share(read, 1) for read in ends[: self.step_tokens]]
+        budget = self.step_tokens - len(shares)
+        for read in prompts:
+            if not budget:
+                break
+            if read.waits_for is None:
+                count = min(read.left, budget)
                 shares.append(_share(read, count))
                 budget -= count
         return shares
 
 
 def _share(pending: PendingRead, count: int) -> Share:
-    stop = pending.fed + count
-    rows = max(0, stop - max(pending.fed, pending.first_row))
-    return Share(pending, pending.read.tokens[pending.fed : stop], rows, stop == len(pending.read.tokens))
+    last = count == pending.left
+    return Share(pending, count, count if isinstance(pending.read.want, Likelihood) else int(last), last)

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
 
 from loquent.decoding.arrays import Array, ban
+from loquent.decoding.choice import Choice
 from loquent.decoding.rules.base import Context, Rule
 
 
@@ -18,13 +23,28 @@ class BadWords(Rule):
     @classmethod
     def apply(cls, scores: Array, rules: Sequence[BadWords], contexts: Sequence[Context]) -> Array:
         pairs = [
-            (row, word[-1])
+            (row, token)
             for row, (rule, context) in enumerate(zip(rules, contexts))
-            for word in rule.words
-            if len(word) <= len(context.tokens) + 1 and _ends_with(context, word[:-1])
+            for token in (*rule._single.tolist(), *rule._completions(context))
         ]
         return ban(scores, [row for row, _ in pairs], [token for _, token in pairs])
 
+    def narrow(self, choice: Choice, context: Context) -> bool:
+        choice.ban(self._single)
+        if self._longer:
+            choice.ban(np.array(self._completions(context), np.int64))
+        return True
 
-def _ends_with(context: Context, beginning: tuple[int, ...]) -> bool:
-    return not beginning or tuple(context.tokens[-len(beginning) :].tolist()) == beginning
+    @cached_property
+    def _single(self) -> NDArray[np.int64]:
+        return np.array([word[0] for word in self.words if len(word) == 1], np.int64)
+
+    @cached_property
+    def _longer(self) -> list[tuple[list[int], int]]:
+        return [(list(word[:-1]), word[-1]) for word in self.words if len(word) > 1]
+
+    def _completions(self, context: Context) -> list[int]:
+        """The tokens that would complete one of the longer words here."""
+        longest = max((len(beginning) for beginning, _ in self._longer), default=1)
+        tail = context.tokens[-longest:].tolist()
+        return [token for beginning, token in self._longer if tail[-len(beginning) :] == beginning]

@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loquent.decoding.arrays import Array
+from loquent.decoding.choice import Choice
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, slots=True)
 class Context:
     """What a row's rules may look at: the tokens that the row continues."""
 
@@ -36,3 +37,11 @@ class Rule(ABC):
 
         `scores` may be changed in place: they are the caller's own copy.
         """
+
+    def narrow(self, choice: Choice, context: Context) -> bool:
+        """Say in `choice` what `apply` does to a row in this context, for a backend that selects by itself.
+
+        Called at every step, in any order with the request's other rules, on a choice without bans. Returns whether
+        that can be said; where it cannot, `apply` acts.
+        """
+        return False

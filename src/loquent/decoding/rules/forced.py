@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from loquent.decoding.arrays import Array, put
+from loquent.decoding.choice import Choice
 from loquent.decoding.rules.base import Context, Rule
 
 
@@ -30,6 +31,9 @@ class ForcedBegin(Rule):
             scores, [(rule.token,) if len(context.tokens) == 1 else () for rule, context in zip(rules, contexts)]
         )
 
+    def narrow(self, choice: Choice, context: Context) -> bool:
+        return len(context.tokens) != 1
+
 
 @dataclass(frozen=True)
 class ForcedEnd(Rule):
@@ -44,3 +48,6 @@ class ForcedEnd(Rule):
             scores,
             [rule.tokens if len(context.tokens) == rule.length - 1 else () for rule, context in zip(rules, contexts)],
         )
+
+    def narrow(self, choice: Choice, context: Context) -> bool:
+        return len(context.tokens) != self.length - 1

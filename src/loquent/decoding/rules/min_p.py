@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from loquent.decoding.arrays import Array, column, namespace
+from loquent.decoding.choice import Choice
 from loquent.decoding.rules.base import Context, Rule
 
 
@@ -22,3 +23,7 @@ class MinP(Rule):
         floors = [math.log(rule.fraction) if rule.fraction else -math.inf for rule in rules]
         least = xp.max(scores, axis=-1, keepdims=True) + column(scores, floors)
         return xp.where(scores < least, -xp.inf, scores)
+
+    def narrow(self, choice: Choice, context: Context) -> bool:
+        choice.min_p = self.fraction
+        return True

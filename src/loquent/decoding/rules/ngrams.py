@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loquent.decoding.arrays import Array, ban
+from loquent.decoding.choice import Choice
 from loquent.decoding.rules.base import Context, Rule
 
 
@@ -23,6 +24,10 @@ class NoRepeatNgrams(Rule):
         banned = [rule.completions(context.tokens) for rule, context in zip(rules, contexts)]
         rows = np.repeat(np.arange(len(banned)), [len(tokens) for tokens in banned])
         return ban(scores, rows, np.concatenate(banned))
+
+    def narrow(self, choice: Choice, context: Context) -> bool:
+        choice.ban(self.completions(context.tokens))
+        return True
 
     def completions(self, tokens: NDArray[np.int64]) -> NDArray[np.int64]:
         """The tokens that followed earlier occurrences of the last `size - 1` tokens."""

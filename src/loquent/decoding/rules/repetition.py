@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from loquent.decoding.arrays import Array, beside, namespace, put
+from loquent.decoding.choice import Choice
 from loquent.decoding.rules.base import Context, Rule
 
 
@@ -29,3 +30,7 @@ class RepetitionPenalty(Rule):
         penalties = beside(scores, np.repeat([rule.penalty for rule in rules], lengths), scores.dtype)
         present = scores[beside(scores, rows), beside(scores, tokens)]
         return put(scores, rows, tokens, xp.where(present < 0, present * penalties, present / penalties))
+
+    def narrow(self, choice: Choice, context: Context) -> bool:
+        choice.penalty, choice.seen = self.penalty, context.tokens
+        return True

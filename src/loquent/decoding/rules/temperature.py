@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from loquent.decoding.arrays import Array, column
+from loquent.decoding.choice import Choice
 from loquent.decoding.rules.base import Context, Rule
 
 
@@ -18,3 +19,7 @@ class Temperature(Rule):
     @classmethod
     def apply(cls, scores: Array, rules: Sequence[Temperature], contexts: Sequence[Context]) -> Array:
         return scores / column(scores, [rule.value for rule in rules])
+
+    def narrow(self, choice: Choice, context: Context) -> bool:
+        choice.temperature = self.value
+        return True

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from loquent.decoding.arrays import Array, beside, namespace, top
+from loquent.decoding.choice import Choice
 from loquent.decoding.rules.base import Context, Rule
 
 
@@ -22,3 +23,7 @@ class TopK(Rule):
         best, _ = top(scores, max(counts))  # (rows, the largest count)
         least = xp.take_along_axis(best, beside(scores, counts)[:, None] - 1, axis=1)  # (rows, 1)
         return xp.where(scores < least, -xp.inf, scores)
+
+    def narrow(self, choice: Choice, context: Context) -> bool:
+        choice.top_k = self.count
+        return True

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from loquent.decoding.arrays import Array, beside, column, namespace, to_numpy, top
+from loquent.decoding.choice import Choice
 from loquent.decoding.rules.base import Context, Rule
 
 # Sorting 50,000 scores takes 4 ms; the best 256, which are mostly all that is needed, are found in 0.1 ms.
@@ -31,6 +32,10 @@ class TopP(Rule):
         total = xp.sum(xp.exp(scores - highest), axis=-1, keepdims=True)
         least = _least(scores, highest, column(scores, [rule.mass for rule in rules]) * total, _FEW)
         return xp.where(scores < least, -xp.inf, scores)
+
+    def narrow(self, choice: Choice, context: Context) -> bool:
+        choice.top_p = self.mass
+        return True
 
 
 def _least(scores: Array, highest: Array, wanted: Array, count: int) -> Array:

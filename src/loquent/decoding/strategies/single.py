@@ -7,7 +7,10 @@ Which of the two is the request's own setting; the engine selects for the rows o
 
 from __future__ import annotations
 
+from collections.abc import Sequence as Items
+
 import numpy as np
+from numpy.typing import NDArray
 
 from loquent.decoding.task import Read, Strategy, Task
 from loquent.decoding.wants import Next
@@ -19,13 +22,13 @@ def one_by_one(task: Task) -> Strategy:
     A context that slides starts again with its younger half when it is full, so that a token costs two reads on
     average; positions count from the new beginning.
     """
-    sequence, feed = task.open(), task.prompt
+    sequence, want, context = task.open(), Next(), task.decoding.context
+    feed: Items[int] | NDArray[np.int64] = task.prompt
     while True:
-        if task.decoding.context and len(sequence) + len(feed) > task.decoding.context:
-            feed = np.concatenate([sequence.tokens, feed])[-(task.decoding.context // 2 + 1) :]
+        if context and len(sequence) + len(feed) > context:
+            feed = np.concatenate([sequence.tokens, feed])[-(context // 2 + 1) :]
             sequence.close()
             sequence = task.open()
-        [token] = yield [Read(sequence, feed, Next())]
-        if task.commit([token]):
+        feed = yield [Read(sequence, feed, want)]  # the answers: one token
+        if task.commit(feed):
             return
-        feed = np.array([token], np.int64)
