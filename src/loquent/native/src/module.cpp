@@ -44,7 +44,7 @@ Choice read_choice(nb::handle choice, std::vector<nb::object>& arrays) {
     read.temperature = nb::cast<float>(choice.attr("temperature"));
     read.top_k = nb::cast<int64_t>(choice.attr("top_k"));
     read.top_p = nb::cast<float>(choice.attr("top_p"));
-    read.min_p = nb::cast<float>(choice.attr("min_p"));
+    read.min_p = nb::cast<double>(choice.attr("min_p"));
     read.sampled = nb::cast<bool>(choice.attr("sampled"));
     read.seed = nb::cast<uint64_t>(nb::int_(choice.attr("seed")) & nb::int_(UINT64_MAX));
     read.position = nb::cast<uint64_t>(choice.attr("position"));
