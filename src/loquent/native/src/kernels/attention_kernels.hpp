@@ -1,0 +1,18 @@
+// Attention's functions of one instruction set, as its table names them; what they do is in attention_*.cpp.
+#pragma once
+
+#include "kernels/attention_tasks.hpp"
+
+namespace loquent::LOQUENT_ISA {
+
+/// Norm and turn one token's queries and keys in place, and store its keys, values and mask values.
+void write_token(const WriteTask& task);
+
+/// What some queries of one key-value head read over some chunks.
+void read_rows(const ReadTask& task);
+
+/// Combine `chunks` results over chunks, which follow each other in memory, in their order; `read` is (head_dim,).
+/// The first one is changed.
+void join_chunks(float* partials, int64_t chunks, int64_t head_dim, float* read);
+
+}  // namespace loquent::LOQUENT_ISA

@@ -1,0 +1,76 @@
+// What attention's code for each instruction set is told: plain data, so that no inline function of the rest of the
+// program is compiled for an instruction set that a machine may lack.
+#pragma once
+
+#include <cstdint>
+
+#include "attention.hpp"
+
+namespace loquent {
+
+constexpr int kBlock = 64;      // positions whose scores a query turns into weights at once
+constexpr int kChunk = 512;     // positions that are attended by themselves, then combined; a multiple of kBlock
+constexpr int kShareRows = 64;  // query rows that are attended together, at most
+
+/// One token's queries, keys and values, and where they belong.
+struct WriteTask {
+    const AttentionPart* part;
+    LayerView view;
+    Kind kind;
+    int64_t slots;
+    int64_t page, slot;
+    float* qkv;              // (heads + 2 * kv_heads, head_dim); queries and keys are normed and turned in place
+    const float* cosines;    // (pairs,) of the token's position
+    const float* sines;
+    int64_t pairs;           // 0: no rotary
+    float* scratch;          // (whole_vectors(head_dim),)
+};
+
+/// Which keys Doge's dynamic mask lets a query see: those whose rounded value is above `threshold`, and of those equal
+/// to it the ones at `oldest` and later.
+struct Kept {
+    int32_t threshold = INT32_MIN;   // below every value: all keys
+    int64_t oldest = 0;
+};
+
+/// Some query rows of one key-value head of one segment, and the chunks of positions that they are attended over.
+/// Row r is token `r / group` of the segment and query head `kv_head * group + r % group`.
+struct ReadTask {
+    const AttentionPart* part;
+    LayerView view;
+    Kind kind;
+    int64_t page_size, slots;
+    const int64_t* pages;
+    int64_t start;                       // the position of the segment's first token
+    int64_t kv_head;
+    int64_t first, count;                // rows, `count` <= kShareRows
+    int64_t first_chunk, last_chunk;     // the last is not included
+    const float* qkv;                    // of the segment's first token
+    int64_t qkv_stride;
+    const Kept* kept;                    // one per token, or null where all keys are seen
+    float* read;                         // of the segment's first token
+    int64_t read_stride;
+    // Null, or where the results of the one chunk go instead of `read`: `partial_floats` for each row.
+    float* partials;
+    int64_t partial_stride;              // floats from row to row
+    float* scratch;                      // `read_scratch` floats, 64-byte aligned
+};
+
+/// Floats of a row's result over one chunk: its highest score, the sum of its weights, what it read.
+constexpr int64_t partial_floats(int64_t head_dim) { return 16 + whole_vectors(head_dim); }
+
+/// Floats that a ReadTask of `rows` needs to work in.
+constexpr int64_t read_scratch(int64_t head_dim, int64_t rows) {
+    const int64_t own = rows * (whole_vectors(head_dim) + 2 * partial_floats(head_dim));
+    return own + kBlock * (head_dim + whole_vectors(head_dim) + 3);
+}
+
+/// The positions that the query at `position` sees: from `low` up to itself.
+constexpr int64_t first_seen(int64_t window, int64_t position) {
+    return window && position >= window ? position - window + 1 : 0;
+}
+
+/// A float as Doge's dynamic mask compares it: without its last 8 bits, rounded. Values are never negative.
+constexpr int32_t kRoundingHalf = 0x80, kRoundingMask = ~0xFF;
+
+}  // namespace loquent

@@ -1,0 +1,185 @@
+// The inner loops of attention: scores of a few queries and keys, weights from scores, and weighted sums of values.
+//
+// A score is one chain over the head's dimensions, a weighted sum one chain over positions, both ascending: which
+// queries and positions share a tile changes nothing.
+#pragma once
+
+#include "kernels/attention_tasks.hpp"
+#include "simd.hpp"
+
+namespace loquent::LOQUENT_ISA {
+
+constexpr int kSlots = 16;                     // positions whose keys lie side by side, whatever the page size
+constexpr int kGroups = kBlock / kSlots;       // of a block
+constexpr int kVectors = kSlots / kLanes;      // of a group
+#if defined(__AVX512F__) || defined(__ARM_NEON)
+constexpr int kSums = 16;                      // accumulators that fit beside what is loaded
+#else
+constexpr int kSums = 8;
+#endif
+constexpr int kTileRows = kSums / kVectors < 4 ? kSums / kVectors : 4;   // query rows of a tile, at most
+
+/// 4, 2 or 1: how many of something that takes `each` accumulators a tile has.
+constexpr int fitting(int each) { return each * 4 <= kSums ? 4 : each * 2 <= kSums ? 2 : 1; }
+
+inline Vec widen(const float* from) { return load(from); }
+
+inline Vec widen(const uint16_t* from) { return load_bf16(from); }
+
+inline Vec widen(const int8_t* from) {
+#if defined(__AVX512F__)
+    return (Vec)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)from)));
+#elif defined(__AVX2__)
+    return (Vec)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)from)));
+#else
+    Ints numbers;
+    for (int i = 0; i < kLanes; ++i) numbers[i] = from[i];
+    return to_float(numbers);
+#endif
+}
+
+/// Where the keys and values of a block's groups of 16 positions are. Of groups that nobody sees the pointers are
+/// those of one that somebody does.
+template <class Element>
+struct Block {
+    const Element* keys[kGroups];       // [head_dim][key_stride]
+    const Element* values[kGroups];     // [16][value_stride]
+    const float* key_scales[kGroups];   // int8 only
+    const float* value_scales[kGroups];
+    const float* mask[kGroups];         // dynamic mask only
+    int64_t key_stride, value_stride;
+};
+
+/// scores[r][g * 16 + slot] = queries[.][r] . keys of `Groups` groups; queries are (dims, Rows), scores kBlock apart.
+template <int Rows, int Groups, class Element>
+inline void score_groups(const float* queries, const Element* const* groups, int64_t stride, int64_t dims, float* scores) {
+    Vec sums[Rows][Groups * kVectors] = {};
+    const Element* keys[Groups];
+    for (int g = 0; g < Groups; ++g) keys[g] = groups[g];
+    for (int64_t d = 0; d < dims; ++d) {
+        Vec query[Rows];
+        for (int r = 0; r < Rows; ++r) query[r] = splat(queries[d * Rows + r]);
+        for (int g = 0; g < Groups; ++g)
+            for (int v = 0; v < kVectors; ++v) {
+                const Vec key = widen(keys[g] + d * stride + v * kLanes);
+                for (int r = 0; r < Rows; ++r)
+                    sums[r][g * kVectors + v] = fma(query[r], key, sums[r][g * kVectors + v]);
+            }
+    }
+    for (int r = 0; r < Rows; ++r)
+        for (int v = 0; v < Groups * kVectors; ++v) store(scores + r * kBlock + v * kLanes, sums[r][v]);
+}
+
+/// The scores of groups [first, last) of a block; others may be written too.
+template <int Rows, class Element>
+inline void score(const float* queries, const Block<Element>& block, int first, int last, int64_t dims, float* scores) {
+    constexpr int most = fitting(Rows * kVectors);
+    for (int g = first / most * most; g < last; g += most)
+        score_groups<Rows, most>(queries, block.keys + g, block.key_stride, dims, scores + g * kSlots);
+}
+
+/// sums[r][0...Vectors] += weights[r][slot] * values[slot] for slots [low, high) of a block.
+template <int Rows, int Vectors, class Element>
+inline void add_vectors(const float* weights, const Block<Element>& block, int64_t column, int low, int high, float* sums,
+                        int64_t stride) {
+    Vec kept[Rows][Vectors];
+    for (int r = 0; r < Rows; ++r)
+        for (int v = 0; v < Vectors; ++v) kept[r][v] = load(sums + r * stride + v * kLanes);
+    for (int g = low / kSlots; g * kSlots < high; ++g) {
+        const int begin = g * kSlots < low ? low : g * kSlots, end = (g + 1) * kSlots < high ? (g + 1) * kSlots : high;
+        const Element* values = block.values[g] + (begin - g * kSlots) * block.value_stride + column;
+        for (int slot = begin; slot < end; ++slot, values += block.value_stride) {
+            Vec value[Vectors];
+            for (int v = 0; v < Vectors; ++v) value[v] = widen(values + v * kLanes);
+            for (int r = 0; r < Rows; ++r) {
+                const Vec weight = splat(weights[r * kBlock + slot]);
+                for (int v = 0; v < Vectors; ++v) kept[r][v] = fma(weight, value[v], kept[r][v]);
+            }
+        }
+    }
+    for (int r = 0; r < Rows; ++r)
+        for (int v = 0; v < Vectors; ++v) store(sums + r * stride + v * kLanes, kept[r][v]);
+}
+
+/// The same for a whole head.
+template <int Rows, class Element>
+inline void add_values(const float* weights, const Block<Element>& block, int low, int high, float* sums, int64_t stride,
+                       int64_t dims) {
+    constexpr int most = fitting(Rows);
+    int64_t column = 0;
+    for (; column + most * kLanes <= dims; column += most * kLanes)
+        add_vectors<Rows, most>(weights, block, column, low, high, sums + column, stride);
+    if constexpr (most > 2)
+        for (; column + 2 * kLanes <= dims; column += 2 * kLanes)
+            add_vectors<Rows, 2>(weights, block, column, low, high, sums + column, stride);
+    for (; column < dims; column += kLanes)
+        add_vectors<Rows, 1>(weights, block, column, low, high, sums + column, stride);
+}
+
+constexpr float kLowest = -1e30f;   // below all scores, and still finite: differences to it are numbers
+
+/// The online softmax of one row over one chunk.
+struct Running {
+    float highest;      // of the scores so far
+    Vec sum;            // of the weights so far, by position modulo kLanes
+    float* read;        // (dims,) weighted sum of values, in terms of `highest`
+    int64_t dims;
+
+    void start(float* memory, int64_t count) {
+        highest = kLowest, sum = Vec{}, read = memory, dims = count;
+        for (int64_t i = 0; i < dims; ++i) read[i] = 0.0f;
+    }
+
+    void raise(float score) {
+        const Vec factor = exp(splat(highest - score));
+        highest = score, sum = sum * factor;
+        for (int64_t i = 0; i < dims; i += kLanes) store(read + i, load(read + i) * factor);
+    }
+};
+
+inline Ints lane_numbers() {
+    alignas(64) static const int32_t numbers[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    return load(numbers);
+}
+
+/// Which of the dynamic mask's values a query keeps: all bits of their lanes.
+inline Ints kept_lanes(const Kept& kept, Vec values, Ints slots, int64_t base) {
+    const Ints rounded = ((Ints)values + kRoundingHalf) & kRoundingMask;
+    const int64_t distance = kept.oldest - base;
+    const int32_t oldest = distance < 0 ? 0 : distance > kBlock ? kBlock : static_cast<int32_t>(distance);
+    return (rounded > kept.threshold) | ((rounded == kept.threshold) & (slots >= oldest));
+}
+
+/// Turn one row's scores of slots [low, high) of the block at position `base` into weights, in place.
+template <class Element>
+inline void soften(float* scores, const Block<Element>& block, int low, int high, int64_t base, bool masked,
+                   const Kept* kept, Running& running) {
+    const int first = low / kLanes, last = (high + kLanes - 1) / kLanes;
+    const Vec hidden = splat(-INFINITY);
+    Vec x[kBlock / kLanes], top = hidden;
+    for (int i = first; i < last; ++i) {
+        const int group = i / kVectors, lane = i % kVectors * kLanes;
+        const Ints slots = lane_numbers() + i * kLanes;
+        Ints seen = (slots >= low) & (slots < high);
+        x[i] = load(scores + i * kLanes);
+        if constexpr (sizeof(Element) == 1) x[i] = x[i] * load(block.key_scales[group] + lane);
+        if (masked) {
+            const Vec values = load(block.mask[group] + lane);
+            x[i] = x[i] + values;
+            if (kept) seen &= kept_lanes(*kept, values, slots, base);
+        }
+        x[i] = seen ? x[i] : hidden;
+        top = max(x[i], top);
+    }
+    const float best = highest(top);
+    if (best > running.highest) running.raise(best);
+    for (int i = first; i < last; ++i) {
+        Vec weight = exp(x[i] - running.highest);
+        running.sum = running.sum + weight;
+        if constexpr (sizeof(Element) == 1)
+            weight = weight * load(block.value_scales[i / kVectors] + i % kVectors * kLanes);
+        store(scores + i * kLanes, weight);
+    }
+}
+
+}  // namespace loquent::LOQUENT_ISA

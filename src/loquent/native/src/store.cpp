@@ -1,0 +1,149 @@
+// The page store's memory: chunks of pages that come from the system as zeros and stay where they are.
+#include "store.hpp"
+
+#include <cstdlib>
+#include <cstring>
+#include <new>
+#include <stdexcept>
+#include <string>
+
+#if defined(__unix__) || defined(__APPLE__)
+#include <sys/mman.h>
+#endif
+
+namespace loquent {
+
+namespace {
+
+constexpr int64_t kChunkBytes = int64_t{1} << 25;
+constexpr int64_t kMostPages = 1024;  // of a chunk
+
+int64_t element_bytes(Kind kind) {
+    switch (kind) {
+        case Kind::float32: return 4;
+        case Kind::bfloat16: return 2;
+        case Kind::int8: return 1;
+        default: throw std::invalid_argument(std::string("a store holds float32, bfloat16 or int8, not ") + name_of(kind));
+    }
+}
+
+int64_t whole_lines(int64_t bytes) { return (bytes + 63) / 64 * 64; }
+
+// Memory that nobody has touched costs nothing until it is written to.
+uint8_t* zeroed_memory(int64_t bytes) {
+#if defined(__unix__) || defined(__APPLE__)
+    void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) throw std::bad_alloc();
+    return static_cast<uint8_t*>(memory);
+#else
+    return static_cast<uint8_t*>(std::memset(::operator new(bytes, std::align_val_t(64)), 0, bytes));
+#endif
+}
+
+void free_memory(uint8_t* memory, int64_t bytes) {
+#if defined(__unix__) || defined(__APPLE__)
+    munmap(memory, bytes);
+#else
+    (void)bytes;
+    ::operator delete(memory, std::align_val_t(64));
+#endif
+}
+
+}  // namespace
+
+Store::Store(std::vector<LayerShape> layers, int64_t page_size, Kind kind)
+    : page_size_(page_size), slots_(whole_vectors(page_size)), kind_(kind), layers_(std::move(layers)) {
+    if (page_size < 1) throw std::invalid_argument("page_size=" + std::to_string(page_size) + " must be 1 or more");
+    const int64_t element = element_bytes(kind);
+    const int64_t scales = kind == Kind::int8 ? slots_ * 4 : 0;
+    // Per page first: how many pages a chunk has depends on it.
+    for (const LayerShape& layer : layers_) {
+        const int64_t values = whole_lines(slots_ * whole_vectors(layer.head_dim) * element);
+        const int64_t mask = layer.mask ? slots_ * 4 : 0;
+        page_bytes_ += layer.kv_heads * (whole_lines(layer.head_dim * slots_ * element) + values + 2 * scales + mask);
+    }
+    while ((page_bytes_ << (shift_ + 1)) <= kChunkBytes && (int64_t{1} << (shift_ + 1)) <= kMostPages) ++shift_;
+    const auto plane = [this](int64_t heads, int64_t bytes) {
+        const LayerView::Plane made{chunk_bytes_, bytes << shift_, bytes};
+        chunk_bytes_ += heads * made.head_bytes;
+        return made;
+    };
+    for (const LayerShape& layer : layers_) {
+        LayerView view{};
+        view.shift = shift_;
+        view.keys = plane(layer.kv_heads, whole_lines(layer.head_dim * slots_ * element));
+        view.values = plane(layer.kv_heads, whole_lines(slots_ * whole_vectors(layer.head_dim) * element));
+        view.key_scales = plane(layer.kv_heads, scales);
+        view.value_scales = plane(layer.kv_heads, scales);
+        view.mask = plane(layer.kv_heads, layer.mask ? slots_ * 4 : 0);
+        views_.push_back(view);
+    }
+}
+
+Store::~Store() {
+    for (uint8_t* chunk : chunks_) free_memory(chunk, chunk_bytes_);
+}
+
+void Store::resize(int64_t pages) {
+    if (pages < 0) throw std::invalid_argument("pages=" + std::to_string(pages) + " must be 0 or more");
+    const int64_t chunk_pages = int64_t{1} << shift_;
+    const size_t wanted = static_cast<size_t>((pages + chunk_pages - 1) / chunk_pages);
+    // Pages that go are cleared while they are known, so that those of a chunk that stays come back as zeros.
+    for (int64_t page = pages; page < pages_ && page < static_cast<int64_t>(wanted) * chunk_pages; ++page) clear(&page, 1);
+    for (; chunks_.size() > wanted; chunks_.pop_back()) free_memory(chunks_.back(), chunk_bytes_);
+    chunks_.reserve(wanted);
+    while (chunks_.size() < wanted && chunk_bytes_ > 0) chunks_.push_back(zeroed_memory(chunk_bytes_));
+    pages_ = pages;
+}
+
+template <class Visit>
+void Store::each_part(int64_t page, const Visit& visit) const {
+    for (size_t index = 0; index < views_.size(); ++index) {
+        const LayerView& view = views_[index];
+        for (int64_t head = 0; head < layers_[index].kv_heads; ++head)
+            for (const LayerView::Plane* plane :
+                 {&view.keys, &view.values, &view.key_scales, &view.value_scales, &view.mask})
+                visit(*plane, head, find(*plane, page, head), static_cast<size_t>(plane->page_bytes));
+    }
+}
+
+void Store::clear(const int64_t* pages, int64_t count) {
+    for (int64_t i = 0; i < count; ++i)
+        each_part(pages[i], [](const LayerView::Plane&, int64_t, uint8_t* part, size_t size) { std::memset(part, 0, size); });
+}
+
+void Store::copy(const int64_t* sources, const int64_t* targets, int64_t count) {
+    for (int64_t i = 0; i < count; ++i)
+        each_part(sources[i], [&](const LayerView::Plane& plane, int64_t head, uint8_t* part, size_t size) {
+            std::memcpy(find(plane, targets[i], head), part, size);
+        });
+}
+
+LayerView Store::view(int64_t layer) const {
+    LayerView view = views_[layer];
+    view.chunks = chunks_.data();
+    return view;
+}
+
+uint8_t* Store::find(const LayerView::Plane& plane, int64_t page, int64_t head) const {
+    const int64_t inside = page & ((int64_t{1} << shift_) - 1);
+    return chunks_[page >> shift_] + plane.offset + head * plane.head_bytes + inside * plane.page_bytes;
+}
+
+uint8_t* Store::keys(int64_t layer, int64_t page, int64_t head) const { return find(views_[layer].keys, page, head); }
+
+uint8_t* Store::values(int64_t layer, int64_t page, int64_t head) const { return find(views_[layer].values, page, head); }
+
+float* Store::key_scales(int64_t layer, int64_t page, int64_t head) const {
+    return reinterpret_cast<float*>(find(views_[layer].key_scales, page, head));
+}
+
+float* Store::value_scales(int64_t layer, int64_t page, int64_t head) const {
+    return reinterpret_cast<float*>(find(views_[layer].value_scales, page, head));
+}
+
+float* Store::mask(int64_t layer, int64_t page, int64_t head) const {
+    return reinterpret_cast<float*>(find(views_[layer].mask, page, head));
+}
+
+}  // namespace loquent

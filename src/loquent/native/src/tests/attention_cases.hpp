@@ -1,0 +1,154 @@
+// What the attention tests share: sequences of random projections, run in any cuts and batches over a store of rubbish.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <memory>
+#include <random>
+#include <vector>
+
+#include "attention.hpp"
+
+namespace loquent::test {
+
+/// A layer of attention and the weights that it points to.
+struct Layer {
+    AttentionPart part{};
+    Kind kind = Kind::float32;
+    int64_t page_size = 16;
+    std::vector<float> frequencies, query_norm, key_norm, decay, step, bias;
+
+    Layer(int64_t heads, int64_t kv_heads, int64_t head_dim) {
+        part.heads = heads, part.kv_heads = kv_heads, part.head_dim = head_dim;
+        part.scale = 1.0f / std::sqrt((float)head_dim);
+    }
+
+    Layer& stored(Kind new_kind, int64_t new_page_size) { return kind = new_kind, page_size = new_page_size, *this; }
+    Layer& windowed(int64_t window) { return part.window = window, *this; }
+
+    Layer& turned(int64_t pairs) {
+        for (int64_t i = 0; i < pairs; ++i) frequencies.push_back(std::pow(10000.0f, -(float)i / (float)pairs));
+        return part.rotary = 0, *this;
+    }
+
+    Layer& normed() {
+        query_norm = numbers(part.head_dim, 1), key_norm = numbers(part.head_dim, 2);
+        part.query_norm = query_norm.data(), part.key_norm = key_norm.data(), part.norm_epsilon = 1e-6f;
+        return *this;
+    }
+
+    Layer& masked(int64_t keep, bool with_bias) {
+        decay = numbers(part.kv_heads, 3), bias = numbers(part.kv_heads, 4);
+        step = numbers(part.kv_heads * part.kv_heads * part.head_dim, 5);
+        part.keep = keep, part.mask_decay = decay.data(), part.mask_step = step.data();
+        part.mask_bias = with_bias ? bias.data() : nullptr;
+        return *this;
+    }
+
+    int64_t columns() const { return (part.heads + 2 * part.kv_heads) * part.head_dim; }
+    int64_t width() const { return part.heads * part.head_dim; }
+
+    static std::vector<float> numbers(int64_t count, unsigned seed) {
+        std::mt19937 generator(seed);
+        std::normal_distribution<float> normal;
+        std::vector<float> made(count);
+        for (float& x : made) x = normal(generator);
+        return made;
+    }
+};
+
+/// A sequence's projected tokens, where its pages are, and what its queries have read so far.
+struct Sequence {
+    std::vector<float> qkv;        // (tokens, columns)
+    std::vector<int64_t> pages;
+    std::vector<float> read;       // (tokens, width)
+    int64_t done = 0;
+};
+
+/// A store whose unused slots hold numbers that are none, and the sequences in it.
+class World {
+public:
+    World(const Layer& layer, int threads, unsigned seed)
+        : layer_(layer), pool_(threads), generator_(seed),
+          store_({{layer.part.kv_heads, layer.part.head_dim, layer.part.keep > 0}}, layer.page_size, layer.kind),
+          tables_(1, RotaryTable(layer.frequencies, 1.0f)) {}
+
+    /// Sequences of these lengths; sequence i is the same whatever others there are.
+    void add(const std::vector<int64_t>& lengths) {
+        int64_t pages = 0;
+        for (size_t i = 0; i < lengths.size(); ++i) {
+            Sequence sequence;
+            sequence.qkv = Layer::numbers(lengths[i] * layer_.columns(), 100 + (unsigned)i);
+            sequence.read.resize(lengths[i] * layer_.width());
+            sequence.pages.resize((lengths[i] + layer_.page_size - 1) / layer_.page_size);
+            pages += (int64_t)sequence.pages.size();
+            sequences.push_back(std::move(sequence));
+        }
+        std::vector<int64_t> order(pages);
+        for (int64_t i = 0; i < pages; ++i) order[i] = i;
+        std::shuffle(order.begin(), order.end(), generator_);
+        for (Sequence& sequence : sequences)
+            for (int64_t& page : sequence.pages) page = order.back(), order.pop_back();
+        store_.resize(pages);
+        spoil(pages);
+        int64_t longest = 0;
+        for (int64_t length : lengths) longest = std::max(longest, length);
+        tables_[0].reach(longest);
+    }
+
+    /// One step: the next `counts[i]` tokens of sequence i (0: it takes no part).
+    void step(const std::vector<int64_t>& counts) {
+        const int64_t columns = layer_.columns(), width = layer_.width(), qkv_stride = columns + 3, read_stride = width + 5;
+        Batch batch{};
+        std::vector<float> qkv;
+        const int64_t table = 0;
+        for (size_t i = 0; i < counts.size(); ++i) {
+            if (!counts[i]) continue;
+            const Sequence& sequence = sequences[i];
+            batch.segments.push_back({batch.rows, counts[i], sequence.done, sequence.pages.data(), 0, &table});
+            for (int64_t token = sequence.done; token < sequence.done + counts[i]; ++token) {
+                qkv.insert(qkv.end(), sequence.qkv.begin() + token * columns, sequence.qkv.begin() + (token + 1) * columns);
+                qkv.insert(qkv.end(), 3, NAN);
+            }
+            batch.rows += counts[i];
+        }
+        std::vector<float> read(batch.rows * read_stride, NAN);
+        attend(pool_, layer_.part, batch, store_, tables_, qkv.data(), qkv_stride, read.data(), read_stride);
+        int64_t row = 0;
+        for (size_t i = 0; i < counts.size(); ++i)
+            for (int64_t end = sequences[i].done + counts[i]; sequences[i].done < end; ++sequences[i].done, ++row)
+                std::copy_n(read.begin() + row * read_stride, width, sequences[i].read.begin() + sequences[i].done * width);
+    }
+
+    Store& store() { return store_; }
+    Pool& pool() { return pool_; }
+
+    std::vector<Sequence> sequences;
+
+private:
+    void spoil(int64_t pages) {
+        const int64_t dims = layer_.part.head_dim, width = whole_vectors(dims), slots = store_.slots();
+        const int64_t element = layer_.kind == Kind::float32 ? 4 : layer_.kind == Kind::bfloat16 ? 2 : 1;
+        for (int64_t page = 0; page < pages; ++page)
+            for (int64_t head = 0; head < layer_.part.kv_heads; ++head) {
+                std::memset(store_.keys(0, page, head), 0xff, dims * slots * element);
+                // Not the padding of values, which is never written.
+                for (int64_t slot = 0; slot < slots; ++slot)
+                    std::memset(store_.values(0, page, head) + slot * width * element, 0xff, dims * element);
+                if (layer_.kind == Kind::int8) {
+                    std::fill_n(store_.key_scales(0, page, head), slots, NAN);
+                    std::fill_n(store_.value_scales(0, page, head), slots, INFINITY);
+                }
+                if (layer_.part.keep) std::fill_n(store_.mask(0, page, head), slots, NAN);
+            }
+    }
+
+    const Layer& layer_;
+    Pool pool_;
+    std::mt19937 generator_;
+    Store store_;
+    std::vector<RotaryTable> tables_;
+};
+
+}  // namespace loquent::test

@@ -1,0 +1,69 @@
+// How long attention takes for the shapes of known models; minima of many runs, for whoever changes the kernels.
+#pragma once
+
+#include <chrono>
+#include <cstdio>
+
+#include "attention_cases.hpp"
+
+namespace loquent::test {
+
+struct Shape {
+    const char* name;
+    int64_t heads, kv_heads, head_dim;
+    Kind kind;
+};
+
+/// Microseconds of one step of `batch` sequences that read `length` tokens each after `start`.
+inline double time_step(const Shape& shape, int threads, int64_t batch, int64_t start, int64_t length) {
+    const Layer layer = std::move(Layer(shape.heads, shape.kv_heads, shape.head_dim).turned(shape.head_dim / 2)
+                                      .stored(shape.kind, 16));
+    World world(layer, threads, 1);
+    world.add(std::vector<int64_t>(batch, start + length));
+    if (start) world.step(std::vector<int64_t>(batch, start));
+    Batch step{};
+    const int64_t table = 0;
+    for (const Sequence& sequence : world.sequences) {
+        step.segments.push_back({step.rows, length, start, sequence.pages.data(), 0, &table});
+        step.rows += length;
+    }
+    std::vector<RotaryTable> tables(1, RotaryTable(layer.frequencies, 1.0f));
+    tables[0].reach(start + length);
+    std::vector<float> qkv = Layer::numbers(step.rows * layer.columns(), 9), read(step.rows * layer.width());
+    double best = 1e300;
+    const auto begin = std::chrono::steady_clock::now();
+    for (int run = 0; run < 5 || (run < 2000 && std::chrono::steady_clock::now() - begin < std::chrono::milliseconds(300)); ++run) {
+        const auto before = std::chrono::steady_clock::now();
+        attend(world.pool(), layer.part, step, world.store(), tables, qkv.data(), layer.columns(), read.data(), layer.width());
+        const std::chrono::duration<double, std::micro> took = std::chrono::steady_clock::now() - before;
+        best = std::min(best, took.count());
+    }
+    return best;
+}
+
+/// One line per shape: microseconds of one layer, and for single tokens the gigabytes per second of keys and values.
+inline int print_times() {
+    const Shape shapes[] = {
+        {"GPT-2 float32", 12, 12, 64, Kind::float32},   {"GPT-2 bfloat16", 12, 12, 64, Kind::bfloat16},
+        {"GPT-2 int8", 12, 12, 64, Kind::int8},         {"Llama 15M float32", 6, 6, 48, Kind::float32},
+        {"GPTBigCode float32", 16, 1, 128, Kind::float32}, {"GPTBigCode int8", 16, 1, 128, Kind::int8},
+    };
+    struct Case { int64_t batch, start, length; };
+    const Case cases[] = {{1, 63, 1},  {1, 255, 1},  {1, 1023, 1}, {1, 2047, 1}, {8, 255, 1},
+                          {32, 63, 1}, {32, 255, 1}, {1, 0, 128},  {1, 0, 512},  {1, 1024, 512}};
+    for (int threads : {1, 2})
+        for (const Shape& shape : shapes)
+            for (const Case& c : cases) {
+                const double took = time_step(shape, threads, c.batch, c.start, c.length);
+                const double element = shape.kind == Kind::float32 ? 4 : shape.kind == Kind::bfloat16 ? 2 : 1;
+                const double bytes = 2.0 * c.batch * (c.start + c.length) * shape.kv_heads * shape.head_dim * element;
+                const double seen = c.start * c.length + c.length * (c.length + 1) / 2.0;
+                const double products = 4.0 * seen * c.batch * shape.heads * shape.head_dim;
+                std::printf("%d thread%s  %-20s batch %2d  after %4d  tokens %3d  %9.1f us  %6.1f GB/s  %6.1f GFLOP/s\n", threads,
+                            threads > 1 ? "s" : " ", shape.name, (int)c.batch, (int)c.start, (int)c.length, took,
+                            bytes / took / 1e3, products / took / 1e3);
+            }
+    return 0;
+}
+
+}  // namespace loquent::test
