@@ -11,8 +11,8 @@ import transformers
 
 import loquent.torch.classes as classes
 from loquent.families import family
+from loquent.hub.matching import match_tensors
 from loquent.torch.causal import CausalLM
-from loquent.torch.matching import match_tensors
 
 with warnings.catch_warnings():
     # It calls torch.jit.script when imported, which torch warns of.

@@ -52,8 +52,9 @@ def generate(
         **kwargs: any field of GenerationConfig, `attention_mask`, and `input_ids` in place of `inputs`.
 
     Returns:
-        Ids (rows * num_return_sequences, length) as a tensor on the device of the inputs: the inputs' columns, then
-        the new tokens, filled with the pad token (or the first EOS token) where a row ended before the longest. With
+        Ids (rows * num_return_sequences, length) as a tensor on the device of the inputs (an array, where neither the
+        inputs nor the model are torch's): the inputs' columns, then the new tokens, filled with the pad token (or the
+        first EOS token) where a row ended before the longest. With
         `return_dict_in_generate=True` a GenerateOutput with them as `sequences`.
 
     Raises:

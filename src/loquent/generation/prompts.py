@@ -32,10 +32,15 @@ class Prompts:
     columns: NDArray[np.int64]  # (rows, length), as the caller laid them out, padding included
     rows: list[NDArray[np.int64]]  # each row's own tokens
     device: Any  # of the caller's tensors; None where there were none
+    as_tensors: bool = True  # whether results are torch's tensors, or else arrays
 
 
-def read_prompts(inputs: Any, named: Mapping[str, Any], config: GenerationConfig) -> Prompts:
+def read_prompts(
+    inputs: Any, named: Mapping[str, Any], config: GenerationConfig, gives_tensors: bool = True
+) -> Prompts:
     """The prompts among the arguments of `generate()`; `named` are those of `INPUT_NAMES`.
+
+    `gives_tensors` says what becomes of ids that came as lists or arrays; tensors become tensors.
 
     Raises:
         ArgumentError: there are two inputs, they are no ids, or the mask does not fit them.
@@ -62,7 +67,8 @@ def read_prompts(inputs: Any, named: Mapping[str, Any], config: GenerationConfig
     empty = next((number for number, row in enumerate(rows) if not len(row)), None)
     if empty is not None:
         raise ArgumentError(f"row {empty} of the inputs has no tokens. Give it at least one, such as BOS.")
-    return Prompts(columns, rows, getattr(ids, "device", None) if hasattr(ids, "cpu") else None)
+    is_tensor = hasattr(ids, "cpu")
+    return Prompts(columns, rows, getattr(ids, "device", None) if is_tensor else None, is_tensor or gives_tensors)
 
 
 def _columns(ids: Any, config: GenerationConfig) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:

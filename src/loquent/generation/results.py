@@ -36,9 +36,9 @@ def padded(prompts: Prompts, results: Sequence[Hypothesis], pad: int) -> NDArray
 
 
 def tensor_like(prompts: Prompts, values: Any) -> Any:
-    """Values as a torch tensor where the caller's tensors are, or as an array where torch is not installed."""
-    try:
-        import torch
-    except ImportError:
+    """Values as a torch tensor where the caller's tensors are, or as an array."""
+    if not prompts.as_tensors:
         return np.asarray(values)
+    import torch
+
     return torch.tensor(values, device=prompts.device)

@@ -132,7 +132,7 @@ def start(
     arguments = dict(kwargs)
     named = {name: arguments.pop(name) for name in INPUT_NAMES & arguments.keys()}
     config = merged(model.generation_config, generation_config, arguments)
-    prompts = read_prompts(inputs, named, config)
+    prompts = read_prompts(inputs, named, config, model.gives_tensors)
     seeds = row_seeds(seed, config, len(prompts.rows))
     engine = engine_of(model)
     around = Surroundings(

@@ -22,6 +22,7 @@ from loquent.hub.tensors import DTYPE_SIZES
 
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
+_LENGTH_BYTES = 8
 _SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 
 
@@ -46,6 +47,7 @@ def write_checkpoint(
     *,
     max_shard_size: int | str = "5GB",
     metadata: Mapping[str, str] | None = None,
+    alignment: int | None = None,
 ) -> list[Path]:
     """Writes tensors into a folder under the names that transformers gives files, and removes an older save's files.
 
@@ -57,6 +59,7 @@ def write_checkpoint(
         tensors: what to write, in the order in which to fill the shards.
         max_shard_size: bytes, or such as "5GB" or "500MiB"; a larger tensor has a file of its own.
         metadata: what the files say of themselves (`{"format": "pt"}` if None).
+        alignment: see `write_safetensors`.
 
     Returns:
         The files written, the index among them.
@@ -71,7 +74,7 @@ def write_checkpoint(
     if len(split) > 1:
         names = [f"model-{number:05d}-of-{len(split):05d}.safetensors" for number in range(1, len(split) + 1)]
     for name, shard in zip(names, split):
-        write_safetensors(path / name, shard, metadata)
+        write_safetensors(path / name, shard, metadata, alignment)
     written = [path / name for name in names]
     if len(split) > 1:
         write_text(path / SAFETENSORS_INDEX, _index(names, split))
@@ -82,15 +85,26 @@ def write_checkpoint(
     return written
 
 
-def write_safetensors(path: Path, tensors: Sequence[TensorToWrite], metadata: Mapping[str, str] | None = None) -> None:
+def write_safetensors(
+    path: Path,
+    tensors: Sequence[TensorToWrite],
+    metadata: Mapping[str, str] | None = None,
+    alignment: int | None = None,
+) -> None:
     """Writes one safetensors file, whole or not at all.
+
+    With `alignment`, tensors whose size is a multiple of so many bytes begin at such a multiple in the file, and are
+    written before the others and in the order given. Without, the widest types come first.
 
     Raises:
         ArgumentError: two tensors have one name.
         ValueError: the bytes of a tensor are not as many as its type and shape say.
     """
-    # The order of the safetensors library: the widest types first, so that every tensor is aligned.
-    ordered = sorted(tensors, key=lambda tensor: (-DTYPE_SIZES[tensor.dtype], tensor.name))
+    if alignment is None:
+        # The order of the safetensors library: the widest types first, so that every tensor is aligned.
+        ordered = sorted(tensors, key=lambda tensor: (-DTYPE_SIZES[tensor.dtype], tensor.name))
+    else:
+        ordered = sorted(tensors, key=lambda tensor: tensor.nbytes % alignment != 0)
     header: dict[str, Any] = {"__metadata__": dict(metadata if metadata is not None else {"format": "pt"})}
     position = 0
     for tensor in ordered:
@@ -100,9 +114,9 @@ def write_safetensors(path: Path, tensors: Sequence[TensorToWrite], metadata: Ma
         header[tensor.name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": [position, end]}
         position = end
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
-    text += b" " * (-len(text) % 8)
+    text += b" " * (-(_LENGTH_BYTES + len(text)) % (alignment or 8))
     with replacing(path) as file:
-        file.write(len(text).to_bytes(8, "little"))
+        file.write(len(text).to_bytes(_LENGTH_BYTES, "little"))
         file.write(text)
         for tensor in ordered:
             data = memoryview(tensor.bytes())

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from loquent.errors import ArgumentError, CheckpointError
 from loquent.families import family_of
 from loquent.hub.checkpoint import Checkpoint, open_checkpoint, resolve_checkpoint
+from loquent.hub.matching import Match, match_tensors
 from loquent.hub.tensors import TensorView
-from loquent.torch.matching import Match, match_tensors
 from loquent.torch.model import PreTrainedModel, default_dtype
 from loquent.torch.options import LoadOptions, dtype_of, read_dtype, read_options
 

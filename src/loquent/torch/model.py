@@ -47,6 +47,7 @@ class PreTrainedModel(nn.Module):
     model_type: ClassVar[str]
     main_input_name: ClassVar[str] = "input_ids"
     supports_gradient_checkpointing: ClassVar[bool] = True
+    gives_tensors: bool = True  # what ids that came as lists are continued as
     scaled_residual_init: ClassVar[bool] = False  # GPT-2's smaller weights where blocks add to the residual
 
     config: PretrainedConfig
