@@ -124,7 +124,7 @@ Matrix allocate_matrix(Kind kind, int64_t rows, int64_t columns) {
     check_shape(rows, columns);
     const int64_t weights = round_up(packed_bytes(kind, rows, columns), 64);
     const int64_t numbers = kind == Kind::int8 ? round_up(rows, kPanel) : 0;
-    auto memory = allocate(weights + numbers * 8);
+    auto memory = allocate_lasting(weights + numbers * 8);
     uint8_t* data = memory.get();
     auto* scales = numbers ? reinterpret_cast<float*>(data + weights) : nullptr;
     auto* sums = numbers ? reinterpret_cast<int32_t*>(data + weights + numbers * 4) : nullptr;

@@ -5,12 +5,14 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <mutex>
 #include <new>
 
 namespace loquent {
 namespace {
 
 constexpr int64_t kHugePage = 2 << 20;
+constexpr int64_t kMapping = 64 << 20;  // address space; what is never touched takes no memory
 
 int64_t round_up(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
 
@@ -25,7 +27,30 @@ std::shared_ptr<uint8_t> map_huge(int64_t bytes) {
     return std::shared_ptr<uint8_t>(start, [mapped, size](uint8_t*) { munmap(mapped, size); });
 }
 
+/// The mapping that lasting pieces are cut from, until it is used up.
+struct Lasting {
+    std::mutex mutex;
+    std::weak_ptr<uint8_t> mapping;   // the pieces own it
+    int64_t used = 0;
+};
+
 }  // namespace
+
+std::shared_ptr<uint8_t> allocate_lasting(int64_t bytes) {
+    const int64_t size = round_up(bytes < 1 ? 1 : bytes, 64);
+    if (size > kMapping / 4) return map_huge(size);
+    static Lasting lasting;
+    std::lock_guard<std::mutex> lock(lasting.mutex);
+    auto mapping = lasting.mapping.lock();
+    if (!mapping || lasting.used + size > kMapping) {
+        mapping = map_huge(kMapping);
+        lasting.mapping = mapping;
+        lasting.used = 0;
+    }
+    uint8_t* piece = mapping.get() + lasting.used;
+    lasting.used += size;
+    return std::shared_ptr<uint8_t>(mapping, piece);
+}
 
 std::shared_ptr<uint8_t> allocate(int64_t bytes) {
     if (bytes > kHugePage) return map_huge(bytes);
