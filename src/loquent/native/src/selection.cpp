@@ -88,9 +88,13 @@ private:
                                  scratch_.values.data(), scratch_.tokens.data());
     }
 
-    /// Take at least the `count` best, and few more: as many groups have a score that is as high.
-    void gather_best(int64_t count) {
-        gather(lowest_kept(measure(false), groups(), groups_, (double)count, scratch_.search));
+    /// The score of at least `count` tokens, and of few more: as many groups have one that is as high.
+    float high_enough_for(int64_t count) {
+        return lowest_kept(measure(false), groups(), groups_, (double)count, scratch_.search);
+    }
+
+    float lowest_in_row(bool weighted, double wanted) {
+        return lowest_kept(measure(weighted), scores_, vocabulary_, wanted, scratch_.search);
     }
 
     float lowest_candidate(bool weighted, double wanted) {
@@ -111,12 +115,8 @@ private:
     void filter() {
         const float least = choice_.min_p > 0 ? highest_ + (float)std::log(choice_.min_p) : -kInfinity;
         if (has_top_k()) {
-            gather_best(choice_.top_k);
-            drop_below(lowest_candidate(false, (double)choice_.top_k));
-            if (choice_.top_p < 1) {
-                const double total = kernels_.mass_above(scratch_.values.data(), count_, -kInfinity, highest_).measure;
-                drop_below(lowest_candidate(true, choice_.top_p * total));
-            }
+            keep_count();
+            if (choice_.top_p < 1) drop_below(lowest_candidate(true, choice_.top_p * mass(scratch_.values.data(), count_)));
         } else if (choice_.top_p < 1) {
             keep_mass();
         } else {
@@ -125,15 +125,25 @@ private:
         if (choice_.min_p > 0) drop_below(least);
     }
 
-    /// Top-p of the whole row.
+    double mass(const float* values, int64_t count) const {
+        return kernels_.mass_above(values, count, -kInfinity, highest_).measure;
+    }
+
+    /// Top-k: among few if there are as many groups.
+    void keep_count() {
+        const auto wanted = (double)choice_.top_k;
+        const float low = high_enough_for(choice_.top_k);
+        if (low == -kInfinity) return gather(lowest_in_row(false, wanted));
+        gather(low);
+        drop_below(lowest_candidate(false, wanted));
+    }
+
+    /// Top-p of the whole row: among few if they have the mass.
     void keep_mass() {
-        const double total = kernels_.mass_above(scores_, vocabulary_, -kInfinity, highest_).measure;
-        const double wanted = choice_.top_p * total;
-        gather_best(kFew);
-        if (kernels_.mass_above(scratch_.values.data(), count_, -kInfinity, highest_).measure >= wanted)
-            drop_below(lowest_candidate(true, wanted));
-        else
-            gather(lowest_kept(measure(true), scores_, vocabulary_, wanted, scratch_.search));
+        const double wanted = choice_.top_p * mass(scores_, vocabulary_);
+        gather(high_enough_for(kFew));
+        if (mass(scratch_.values.data(), count_) < wanted) return gather(lowest_in_row(true, wanted));
+        drop_below(lowest_candidate(true, wanted));
     }
 
     int64_t draw() {
@@ -146,7 +156,7 @@ private:
     void find_best(Chosen& chosen) {
         const int64_t wanted = std::min(choice_.best, vocabulary_);
         count_ = 0;
-        if (highest_ > -kInfinity) filtered() ? filter() : gather_best(wanted);
+        if (highest_ > -kInfinity) filtered() ? filter() : gather(high_enough_for(wanted));
         if (count_ > wanted) drop_worst(wanted);
         chosen.tokens.assign(scratch_.tokens.begin(), scratch_.tokens.begin() + count_);
         chosen.scores.assign(scratch_.values.begin(), scratch_.values.begin() + count_);

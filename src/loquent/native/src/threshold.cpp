@@ -11,8 +11,8 @@ namespace {
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr float kLargest = std::numeric_limits<float>::max();
 constexpr int64_t kFew = 64;            // undecided values that are sorted instead of scanned again
-constexpr int64_t kShrink = 8;          // copy the undecided values when they are this small a part
-constexpr float kFirstStep = 8;         // how far below the highest value the threshold is sought first
+constexpr int64_t kShrink = 2;          // copy the undecided values when they are at most this part of all
+constexpr float kFirstStep = 3;        // how far below the highest value the threshold is sought first
 
 /// The threshold is in (low, high]; there `inside` values are undecided, and those above `high` measure `outside`.
 class Search {
@@ -53,7 +53,7 @@ private:
     /// Go down from the highest value in growing steps: the threshold is mostly near, the lowest value may be far.
     void bracket() {
         above_low_ = count_;
-        for (float step = kFirstStep; !try_bound(high_ - step); step *= 4) {
+        for (float step = kFirstStep; !try_bound(high_ - step); step *= 2) {
         }
     }
 
@@ -103,7 +103,7 @@ double Measure::of(float value) const { return weighted ? std::exp((double)value
 float lowest_kept(const Measure& measure, const float* values, int64_t count, double wanted,
                   std::vector<float>& scratch) {
     if (!(wanted > 0)) return measure.highest;
-    if (measure.above(values, count, -kInfinity).measure < wanted) return -kInfinity;
+    if (!measure.weighted && measure.above(values, count, -kInfinity).measure < wanted) return -kInfinity;
     return Search(measure, values, count, wanted, scratch).run();
 }
 

@@ -18,7 +18,8 @@ struct Measure {
 };
 
 /// The lowest value that has less than `wanted` strictly above it, so that equal values stay or go together; minus
-/// infinity where all stay, the highest where `wanted` is not positive. `scratch` grows as needed.
+/// infinity where all stay, the highest where `wanted` is not positive. Weights must reach what is wanted: it is a part
+/// of their sum. `scratch` grows as needed.
 float lowest_kept(const Measure& measure, const float* values, int64_t count, double wanted,
                   std::vector<float>& scratch);
 
