@@ -60,7 +60,7 @@ def chat(
     with reported(terminal, output.debug):
         if raw and turns_joined_by_eos:
             raise ArgumentError("--raw and --turns-joined-by-eos are two ways to write a conversation. Pass one.")
-        loaded = load_model(model)
+        loaded = load_model(model, terminal)
         session = Session(loaded, writing.for_generation(loaded.tokenizer), system)
         if turns_joined_by_eos:
             from loquent.tokenization.templates import TURNS_JOINED_BY_EOS

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from loquent.errors import CheckpointError
+from loquent.errors import ArgumentError, CheckpointError
 from loquent.version import __version__
 
 _LIBRARIES = ("numpy", "tokenizers", "safetensors", "huggingface_hub", "jinja2", "array-api-compat", "array-api-extra")
@@ -44,6 +44,7 @@ def findings() -> list[Finding]:
         Finding("python", f"{platform.python_version()} ({sys.executable})"),
         Finding("system", platform.platform()),
         *_libraries(),
+        _native(),
         _torch(),
         _cpu(),
         _memory(),
@@ -67,11 +68,34 @@ def _version(distribution: str) -> str | None:
         return None
 
 
+def _native() -> Finding:
+    """The native core; needed where there is no torch either."""
+    from loquent.native import core, why_unavailable
+    from loquent.text.loading import has_torch
+
+    try:
+        why = why_unavailable()
+    except ArgumentError as error:
+        return Finding("native core", "unknown", str(error))
+    if why:
+        remedy = "nothing else can run models here. Install a C++ compiler, and Loquent again"
+        return Finding("native core", f"missing: {why}", None if has_torch() else remedy)
+    native = core()
+    others = ", ".join(name for name in native.instruction_sets() if name != native.instruction_set())
+    threads = native.threads()
+    return Finding(
+        "native core",
+        f"{native.instruction_set()}"
+        + (f" (also {others})" if others else "")
+        + f", {threads} thread{'s' * (threads > 1)}",
+    )
+
+
 def _torch() -> Finding:
     try:
         import torch
     except ImportError:
-        return Finding("torch backend", "missing", 'models need it to run. Run: pip install "loquent[torch]"')
+        return Finding("torch backend", 'not installed (training, GPUs: pip install "loquent[torch]")')
     return Finding("torch backend", f"{torch.__version__}, {torch.get_num_threads()} threads")
 
 

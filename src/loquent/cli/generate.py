@@ -59,7 +59,7 @@ def generate(
         if stream and not output.json:
             raise ArgumentError("--stream is for --json: text is always printed as it is written.")
         texts = [_from_pipe() if prompt == "-" else prompt for prompt in prompts or ["-"]]
-        loaded = load_model(model)
+        loaded = load_model(model, terminal)
         options = writing.for_generation(loaded.tokenizer)
         rows: Rows
         if output.json:

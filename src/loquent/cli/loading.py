@@ -5,19 +5,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from loquent.cli.options import ModelOptions
+from loquent.cli.terminal import Terminal
 
 if TYPE_CHECKING:
     from loquent.text import TextModel
 
 
-def load_model(options: ModelOptions) -> TextModel:
-    """The model, with errors as `loquent.load` raises them."""
+def load_model(options: ModelOptions, terminal: Terminal) -> TextModel:
+    """The model, with errors as `loquent.load` raises them, and a notice where another backend must do."""
     from loquent.text import load
 
-    return load(
+    loaded = load(
         options.model,
         precision=options.precision.value,
         device=options.device,
         revision=options.revision,
         local_files_only=options.offline,
     )
+    if loaded.obstacle:
+        terminal.notice(f"PyTorch runs the model, not the native core: {loaded.obstacle}.")
+    return loaded

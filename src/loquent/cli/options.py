@@ -23,6 +23,8 @@ class PrecisionName(str, Enum):
     float32 = "float32"
     bfloat16 = "bfloat16"
     float16 = "float16"
+    int8 = "int8"
+    int4 = "int4"
 
 
 def _option(panel: str, *names: str, **settings: Any) -> Any:
@@ -46,11 +48,9 @@ class ModelOptions:
         None
     )
     precision: Annotated[
-        PrecisionName, _option(_MODEL, "--precision", "--dtype", help="The type of the weights.", show_default=True)
+        PrecisionName, _option(_MODEL, "--precision", "--dtype", help="How the weights are held.", show_default=True)
     ] = PrecisionName.auto
-    device: Annotated[
-        str | None, _option(_MODEL, metavar="TEXT", help="cpu, cuda, cuda:1. (default: a GPU if there is one)")
-    ] = None
+    device: Annotated[str | None, _option(_MODEL, metavar="TEXT", help="cpu, cuda, cuda:1. (default: cpu)")] = None
     offline: Annotated[bool, _option(_MODEL, "--offline", help="Never ask the hub.")] = False
 
 

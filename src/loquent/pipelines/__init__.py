@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from loquent.errors import ArgumentError
+from loquent.errors import ArgumentError, MissingExtraError
 from loquent.pipelines.text_generation import TextGenerationPipeline
 
 __all__ = ["TextGenerationPipeline", "pipeline"]
@@ -76,7 +76,7 @@ def _refuse(model: Any, loading: dict[str, Any]) -> None:
     """Refuse arguments of loading beside a loaded model where they say something else than it is."""
     is_so: dict[str, Callable[[Any], bool]] = {
         "config": lambda value: value is model.config,
-        "device_map": lambda value: str(value) in ("auto", str(model.device), model.device.type),
+        "device_map": lambda value: str(value) in ("auto", str(model.device), str(model.device).partition(":")[0]),
         **dict.fromkeys(("dtype", "torch_dtype"), lambda value: _named(value) in ("auto", _named(model.dtype))),
         "trust_remote_code": lambda value: not value,
     }
@@ -99,14 +99,29 @@ def _device(device: Any) -> Any:
 
 
 def _loaded(name: Any, tokenizer: Any, loading: dict[str, Any], hub: dict[str, Any]) -> tuple[Any, Any]:
-    from loquent import AutoModelForCausalLM
+    from loquent.text.loading import default_model, has_torch
 
     if name is None:
-        from loquent.text import default_model
-
         name = default_model()
     tokenizer = _tokenizer(name if tokenizer is None else tokenizer, hub)
+    if not has_torch():
+        return _natively(name, loading), tokenizer
+    from loquent import AutoModelForCausalLM
+
     return AutoModelForCausalLM.from_pretrained(name, **loading), tokenizer
+
+
+def _natively(name: Any, loading: dict[str, Any]) -> Any:
+    """The model where torch is not installed."""
+    from loquent.native.loading import load_native
+
+    rest = dict(loading)
+    dtype, device = rest.pop("dtype", rest.pop("torch_dtype", "auto")), rest.pop("device_map", "cpu")
+    quantization = rest.pop("quantization", None)
+    if device not in ("auto", "cpu"):
+        raise MissingExtraError("torch", "torch", f"device={device!r}")
+    rest.pop("trust_remote_code", None)
+    return load_native(name, quantization or dtype, **rest)
 
 
 def _given(model: Any, tokenizer: Any, hub: dict[str, Any]) -> tuple[Any, Any]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from loquent.errors import ArgumentError, CheckpointError
+from loquent.errors import CheckpointError
 from loquent.text.model import TextModel
 
-Precision = Literal["auto", "float32", "bfloat16", "float16"]
-PRECISIONS: tuple[Precision, ...] = ("auto", "float32", "bfloat16", "float16")
+Precision = Literal["auto", "float32", "bfloat16", "float16", "int8", "int4"]
+_QUANTIZED = ("int8", "int4")
 
 
 def default_model() -> Path:
@@ -42,26 +43,49 @@ def load(
 
     Args:
         name_or_path: a folder, a repository on the hub ("org/name"), or None for the model in the package.
-        precision: the type of the weights; "auto" for the one that the checkpoint is stored in.
-        device: "cpu", "cuda", "cuda:1"; None for a GPU where there is one.
+        precision: how the weights are held; "auto" as the checkpoint or the packed folder is stored.
+        device: "cpu" or None for the CPU, which takes no torch; "cuda", "cuda:1" for a GPU, by torch.
         revision: a branch, a tag or a commit of the repository.
         token: an access token, True for the stored one, False for none.
         cache_dir: a cache other than the usual one.
         local_files_only: never ask the hub.
 
+    On the CPU the native core runs the model. Where it cannot, torch does if it is installed and has the precision;
+    `TextModel.describe()` and `TextModel.obstacle` say so.
+
     Raises:
         ArgumentError: a precision or device that cannot be had.
         HubError: the name could not be resolved.
         CheckpointError, ConfigError, TokenizerError: the files are missing or damaged.
-        MissingExtraError: torch is not installed.
+        NativeError: the native core cannot run the model, and torch cannot either.
+        MissingExtraError: the device takes torch, which is not installed.
     """
-    if precision not in PRECISIONS:
-        raise ArgumentError(f"precision={precision!r} is unknown. Use one of {', '.join(map(repr, PRECISIONS))}.")
-    from loquent import AutoModelForCausalLM, AutoTokenizer
+    from loquent import AutoTokenizer
+    from loquent.native.loading import check_precision, load_native, obstacle_to, read_config
 
+    check_precision(precision)
     name = default_model() if name_or_path is None else name_or_path
     hub: dict[str, Any] = {"revision": revision, "token": token, "cache_dir": cache_dir}
     hub["local_files_only"] = local_files_only
     tokenizer = AutoTokenizer.from_pretrained(name, **hub)
-    model = AutoModelForCausalLM.from_pretrained(name, dtype=precision, device_map=device or "auto", **hub)
-    return TextModel(model, tokenizer)
+    if device not in (None, "cpu"):
+        return TextModel(_load_torch(name, precision, device, hub), tokenizer)
+    config = read_config(name, **hub)
+    obstacle = obstacle_to(config)
+    if obstacle and precision not in _QUANTIZED and has_torch():
+        return TextModel(_load_torch(name, precision, "cpu", hub), tokenizer, obstacle)
+    return TextModel(load_native(name, precision, config, **hub), tokenizer)
+
+
+def has_torch() -> bool:
+    """Whether torch is installed; it is not imported."""
+    try:
+        return find_spec("torch") is not None
+    except ImportError:
+        return False
+
+
+def _load_torch(name: Any, precision: str, device: str | None, hub: dict[str, Any]) -> Any:
+    from loquent import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(name, dtype=precision, device_map=device, **hub)

@@ -40,14 +40,19 @@ class TextModel:
     left.
     """
 
-    def __init__(self, model: Bound, tokenizer: PreTrainedTokenizer) -> None:
+    def __init__(self, model: Bound, tokenizer: PreTrainedTokenizer, obstacle: str | None = None) -> None:
         self.model = model
         self.tokenizer = tokenizer
+        self.obstacle = obstacle  # why the native core does not run it, where it was meant to
 
     @property
     def max_positions(self) -> int | None:
         """How many tokens a prompt and what follows it may have together; None: any number."""
         return engine_of(self.model).backend.max_positions
+
+    def describe(self) -> str:
+        """What runs the model, such as "native (avx512, int8, 2 threads)" or "torch (float32 on cpu; ...)"."""
+        return engine_of(self.model).backend.describe()
 
     @overload
     def generate(self, prompt: str, *, return_full_text: bool = False, **options: Any) -> str | list[str]: ...

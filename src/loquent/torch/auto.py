@@ -6,9 +6,10 @@ import os
 from typing import Any, ClassVar
 
 from loquent.config.base import PretrainedConfig
+from loquent.config.packing import packed_precision
 from loquent.errors import ArgumentError
 from loquent.torch.model import PreTrainedModel
-from loquent.torch.options import read_options
+from loquent.torch.options import LoadOptions, read_options
 
 
 class AutoClass:
@@ -22,13 +23,27 @@ class AutoClass:
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any) -> Any:
-        """A trained model of the class that its config asks for; see `PreTrainedModel.from_pretrained`."""
+        """A trained model of the class that its config asks for; see `PreTrainedModel.from_pretrained`.
+
+        With `quantization="int8"` or "int4", and for a packed folder, it is a `loquent.native.model.NativeModel`: it
+        generates on the CPU, and can neither be trained nor give logits.
+        """
         from loquent.torch.loading import read_config
 
         options = read_options(kwargs)
         config = read_config(pretrained_model_name_or_path, options)
+        packed = packed_precision(config.to_dict(), pretrained_model_name_or_path)
+        if options.quantization or packed:
+            return cls._load_native(pretrained_model_name_or_path, config, options)
         rest = {name: value for name, value in kwargs.items() if name not in options.overrides}
         return cls.class_for(config).from_pretrained(pretrained_model_name_or_path, **{**rest, "config": config})
+
+    @classmethod
+    def _load_native(cls, name: str | os.PathLike[str], config: PretrainedConfig, options: LoadOptions) -> Any:
+        raise ArgumentError(
+            f"{cls.__name__} gives models of PyTorch, which are not quantized. AutoModelForCausalLM loads packed "
+            "folders, and takes quantization='int8'."
+        )
 
     @classmethod
     def from_config(cls, config: PretrainedConfig, **kwargs: Any) -> Any:

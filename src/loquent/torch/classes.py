@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+import os
+from typing import Any, ClassVar
 
+from loquent.config.base import PretrainedConfig
+from loquent.errors import ArgumentError
 from loquent.torch.auto import AutoClass
 from loquent.torch.base import BaseModel
 from loquent.torch.causal import CausalLM
 from loquent.torch.model import PreTrainedModel
+from loquent.torch.options import LoadOptions
 from loquent.torch.outputs import (
     BaseModelOutputWithPastAndCrossAttentions,
     CausalLMOutputWithCrossAttentions,
@@ -122,3 +126,14 @@ class AutoModelForCausalLM(AutoClass):
     _classes: ClassVar[dict[str, type[PreTrainedModel]]] = _by_type(
         DogeForCausalLM, GPT2LMHeadModel, GPTBigCodeForCausalLM, GPTNeoForCausalLM, GPTNeoXForCausalLM, LlamaForCausalLM
     )
+
+    @classmethod
+    def _load_native(cls, name: str | os.PathLike[str], config: PretrainedConfig, options: LoadOptions) -> Any:
+        from loquent.native.loading import load_native
+
+        if options.device.type != "cpu" and not options.anywhere:
+            raise ArgumentError(
+                f"device_map={str(options.device)!r} is not available: quantized models run on the CPU. Leave it out, "
+                "or leave the quantization out."
+            )
+        return load_native(name, options.quantization or "auto", config, **options.hub)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from loquent.config.packing import packed_precision
 from loquent.errors import ArgumentError, CheckpointError
 from loquent.families import family_of
 from loquent.hub.checkpoint import Checkpoint, open_checkpoint, resolve_checkpoint
@@ -45,6 +46,7 @@ def load_model(cls: type[M], name_or_path: str | os.PathLike[str], **kwargs: Any
     """A trained model of class `cls`; see `PreTrainedModel.from_pretrained`."""
     options = read_options(kwargs)
     config = read_config(name_or_path, options)
+    _check_plain(name_or_path, config, options)
     if not isinstance(config, cls.family_config()):
         raise ArgumentError(
             f"{cls.__name__} is for model_type={cls.model_type!r}, but {os.fspath(name_or_path)!r} has "
@@ -100,14 +102,30 @@ def read_config(name_or_path: str | os.PathLike[str], options: LoadOptions) -> P
     return config
 
 
+def _check_plain(name_or_path: str | os.PathLike[str], config: PretrainedConfig, options: LoadOptions) -> None:
+    """Refuse what has no parameters to train: the classes of PyTorch hold floats.
+
+    Raises:
+        ArgumentError: quantization was asked for.
+        CheckpointError: the folder is packed, or quantized in another library's way.
+    """
+    remedy = "AutoModelForCausalLM and loquent.load give models that generate from it"
+    if options.quantization:
+        raise ArgumentError(f"quantization={options.quantization!r} is not for classes of PyTorch. {remedy}.")
+    if packed := packed_precision(config.to_dict(), name_or_path):
+        raise CheckpointError(f"{os.fspath(name_or_path)!r} is packed in {packed} for the native core. {remedy}.")
+
+
 def model_from_config(cls: type[M], config: PretrainedConfig, **kwargs: Any) -> M:
     """A model of class `cls` with random weights; see `PreTrainedModel.from_config`."""
     options = read_options(kwargs)
-    if options.overrides or options.hub or options.config:
-        unknown = sorted({*options.overrides, *options.hub, *(["config"] if options.config else [])})
+    rest = {"config": options.config, "quantization": options.quantization}
+    given = [name for name, value in rest.items() if value is not None]
+    if options.overrides or options.hub or given:
+        unknown = sorted({*options.overrides, *options.hub, *given})
         raise TypeError(f"from_config() got unexpected keyword arguments {unknown}")
-    given = "dtype" in kwargs or "torch_dtype" in kwargs
-    dtype = options.dtype or read_dtype(config.dtype) if given else read_dtype(None)
+    asked = "dtype" in kwargs or "torch_dtype" in kwargs
+    dtype = options.dtype or read_dtype(config.dtype) if asked else read_dtype(None)
     with default_dtype(dtype or torch.get_default_dtype()), options.device:
         return cls(config)
 

@@ -13,6 +13,7 @@ from loquent.errors import ArgumentError
 from loquent.hub.resolve import HUB_KEYWORDS
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+QUANTIZED = ("int8", "int4")
 _ATTENTION = ("eager", "sdpa")
 
 # Arguments of transformers that ask for nothing with the first value, and cannot be had with another.
@@ -21,9 +22,7 @@ _UNAVAILABLE: dict[str, tuple[Any, str]] = {
     "output_loading_info": (False, "What does not fit is an error that lists it; leave it out."),
     "variant": (None, "Weights are read from the files' usual names; leave it out."),
     "state_dict": (None, "Use from_config(config), then load_state_dict(state_dict)."),
-    "quantization_config": (None, "Weights are not quantized; leave it out, dtype='bfloat16' halves them."),
-    "load_in_8bit": (False, "Weights are not quantized; leave it out, dtype='bfloat16' halves them."),
-    "load_in_4bit": (False, "Weights are not quantized; leave it out, dtype='bfloat16' halves them."),
+    "quantization_config": (None, "Use quantization='int8' or 'int4', or leave it out."),
     "max_memory": (None, "A model is never split over devices; give one as device_map='cuda:0'."),
     "offload_folder": (None, "A model is never split over devices and files; leave it out."),
     "offload_state_dict": (False, "A model is never split over devices and files; leave it out."),
@@ -46,6 +45,10 @@ class LoadOptions:
     `use_safetensors`: True is an error where the folder has only `.bin` files, which are otherwise read where there is
     nothing else. `trust_remote_code`: no code of a model's folder is ever run; True is an error where the folder has
     some. Arguments of transformers that ask for nothing (`quantization_config=None`) are accepted.
+
+    `quantization`: "int8" or "int4" for a model that the native core holds and runs (`loquent.native.model`), which
+    AutoModelForCausalLM alone gives; `dtype="int8"`, `load_in_8bit=True` and `load_in_4bit=True` mean the same. Of a
+    quantized model, and of a packed folder, other dtypes change nothing.
     """
 
     dtype: torch.dtype | None  # None: "auto"
@@ -54,6 +57,8 @@ class LoadOptions:
     attn_implementation: str | None = None
     trust_remote_code: bool = False
     use_safetensors: bool | None = None
+    quantization: str | None = None
+    anywhere: bool = True  # whether the device was left to us
     hub: Mapping[str, Any] = field(default_factory=dict)
     overrides: Mapping[str, Any] = field(default_factory=dict)
 
@@ -66,7 +71,8 @@ def read_options(kwargs: Mapping[str, Any]) -> LoadOptions:
     """
     rest = dict(kwargs)
     hub = {name: rest.pop(name) for name in HUB_KEYWORDS & set(rest)}
-    dtype = read_dtype(_one_of(rest, "dtype", "torch_dtype"))
+    named, quantization = _read_quantization(rest, _one_of(rest, "dtype", "torch_dtype"))
+    dtype = read_dtype(named)
     attention = rest.pop("attn_implementation", None)
     if attention not in (None, *_ATTENTION):
         raise ArgumentError(
@@ -82,16 +88,42 @@ def read_options(kwargs: Mapping[str, Any]) -> LoadOptions:
     config = rest.pop("config", None)
     if config is not None and not isinstance(config, PretrainedConfig):
         raise ArgumentError(f"config={config!r} must be a config object: AutoConfig.from_pretrained(...) loads one.")
+    device_map = rest.pop("device_map", None)
     return LoadOptions(
         dtype=dtype,
-        device=read_device(rest.pop("device_map", None)),
+        device=read_device(device_map),
+        anywhere=device_map is None or device_map == "auto",
         config=config,
         attn_implementation=attention,
         trust_remote_code=bool(rest.pop("trust_remote_code", False)),
         use_safetensors=use_safetensors,
+        quantization=quantization,
         hub=hub,
         overrides=rest,
     )
+
+
+def _read_quantization(kwargs: dict[str, Any], dtype: Any) -> tuple[Any, str | None]:
+    """What the arguments leave for `dtype` to mean, and the precision that they ask to quantize to.
+
+    Raises:
+        ArgumentError: they ask for two, or for one that there is not.
+    """
+    asked = {}
+    if (quantization := kwargs.pop("quantization", None)) is not None:
+        if quantization not in QUANTIZED:
+            raise ArgumentError(
+                f"quantization={quantization!r} is not available. Use 'int8' or 'int4', or leave it out."
+            )
+        asked["quantization"] = quantization
+    if isinstance(dtype, str) and dtype in QUANTIZED:
+        asked["dtype"], dtype = dtype, "auto"
+    for name, precision in (("load_in_8bit", "int8"), ("load_in_4bit", "int4")):
+        if kwargs.pop(name, None):
+            asked[name] = precision
+    if len(set(asked.values())) > 1:
+        raise ArgumentError(f"{' and '.join(asked)} ask for {' and '.join(asked.values())}. Pass one of them.")
+    return dtype, next(iter(asked.values()), None)
 
 
 def _drop_unavailable(kwargs: dict[str, Any]) -> None:
