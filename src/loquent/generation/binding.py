@@ -19,6 +19,10 @@ class Bound(Protocol):
 
     generation_config: GenerationConfig
 
+    @property
+    def gives_tensors(self) -> bool:
+        """Whether it continues ids that came as lists or arrays as tensors, or else as arrays; tensors are tensors."""
+
     def open_backend(self) -> Backend:
         """A backend that runs the model's current weights."""
 
@@ -68,6 +72,14 @@ def engine_of(model: Bound) -> Engine:
         if slot.engine is None or slot.key != key:
             slot.engine, slot.key = Engine(open_backend()), key
         return slot.engine
+
+
+def forget_engine(model: object) -> None:
+    """Let go of a model's engine, and with it of the memory it reads, as when weights are moved; runs end on it."""
+    slot: EngineSlot | None = vars(model).get("_engine_slot")
+    if slot is not None:
+        with slot.lock:
+            slot.engine = slot.key = None
 
 
 def _lent(model: Lender) -> tuple[Hashable, Callable[[], Backend]]:

@@ -54,7 +54,9 @@ class NativeBackend:
         if key_values is not None and key_values not in KEY_VALUE_KINDS:
             raise ArgumentError(f"key_values={key_values!r} must be one of {', '.join(KEY_VALUE_KINDS)}.")
         self.decoder = decoder
-        self._weights, self._changed, self._as_array = weights, changed, as_array
+        self._weights, self._changed = weights, changed
+        self._as_array = as_array or _as_it_is
+        self._no_rows = self._as_array(np.zeros((0, decoder.vocabulary), np.float32))
         self._rotaries = {block.attention.rotary for block in decoder.blocks} - {None}
         self._lower()
         exact = all(matrix.kind == "float32" for matrix in self._lowered.matrices)
@@ -122,12 +124,14 @@ class NativeBackend:
             self._lower()
         tables = self._tables.of(segments)
         logits, hidden, chosen = self._plan.run(store, segments, tables, hidden_layers)
-        if self._as_array is None:
-            return Forward(logits, hidden, chosen)
-        return Forward(
-            self._as_array(logits), {layer: self._as_array(state) for layer, state in hidden.items()}, chosen
-        )
+        # There are none where every wanted row has been chosen from.
+        rows = self._no_rows if logits is None else self._as_array(logits)
+        return Forward(rows, {layer: self._as_array(state) for layer, state in hidden.items()}, chosen)
 
     def profile(self) -> list[tuple[str, int, float]]:
         """The operations since the last call: name, calls, seconds. Collecting starts with the first call."""
         return self._plan.profile()
+
+
+def _as_it_is(rows: NDArray[np.float32]) -> Array:
+    return rows

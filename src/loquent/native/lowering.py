@@ -127,7 +127,7 @@ class _Lowering:
             more["norm_epsilon"] = part.query_key_norm.epsilon
         if part.dynamic_mask:
             more |= {"keep": part.dynamic_mask.keep, "mask_decay": weights.vector(f"{own}.dynamic_mask.decay")}
-            more["mask_step"] = weights.vector(f"{own}.dynamic_mask.step.weight")
+            more["mask_step"] = weights.vector(f"{own}.dynamic_mask.step.weight").reshape(-1)
             more["mask_bias"] = self._bias(f"{own}.dynamic_mask.step", part.dynamic_mask.bias)
         more |= {"heads": part.heads, "kv_heads": part.kv_heads, "head_dim": part.head_dim}
         self.plan.attention(qkv, read, layer=layer, scale=part.scale, window=part.window or 0, **more)
