@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
 
 import numpy as np
 
+from loquent.decoding.choice import Choice, Chosen
 from loquent.engine import Forward, Segment
 
 
@@ -85,3 +87,29 @@ class ToyBackend:
             rows += [self._row(context[: row + 1]) for row in range(stop - segment.rows, stop)]
             self.tokens_read += len(segment.tokens)
         return Forward(np.stack(rows) if rows else np.zeros((0, self.vocabulary), np.float32))
+
+
+class SelectingToy(ToyBackend):
+    """The toy as a backend that answers choices by itself, by `choose(row, choice)`; rows hold only until its next run.
+
+    `answered` counts the choices.
+    """
+
+    selects = True
+
+    def __init__(self, choose: Callable[[np.ndarray, Choice], Chosen], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.choose, self.answered = choose, 0
+        self.memory = np.zeros((0, self.vocabulary), np.float32)
+
+    def run(self, store: ToyStore, segments: Sequence[Segment], hidden_layers: Sequence[int] = ()) -> Forward:
+        self.memory.fill(np.nan)
+        self.memory = super().run(store, segments).logits
+        stops = np.cumsum([segment.rows for segment in segments])
+        assert all(segment.rows == 1 for segment in segments if segment.choice)
+        chosen = [
+            self.choose(self.memory[stop - 1], segment.choice) if segment.choice else None
+            for segment, stop in zip(segments, stops)
+        ]
+        self.answered += sum(answer is not None for answer in chosen)
+        return Forward(self.memory, chosen=chosen)
