@@ -31,6 +31,7 @@ std::pair<const int64_t*, int64_t> read_tokens(nb::handle choice, const char* na
 nb::object choose_row(nb::ndarray<float, nb::ndim<1>, nb::c_contig, nb::device::cpu> row, nb::handle choice) {
     std::vector<nb::object> arrays;
     const Choice read = read_choice(choice, arrays);
+    check_choice(read, (int64_t)row.size());
     return chosen_object(choose(read, row.data(), (int64_t)row.size()), read.best > 0);
 }
 

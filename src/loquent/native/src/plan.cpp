@@ -115,6 +115,7 @@ void Plan::check_segment(const Segment& segment, int64_t page_count, const Store
 void Plan::run(const Batch& batch, const std::vector<int64_t>& page_counts, Store& store, Wanted& wanted) {
     std::lock_guard<std::mutex> lock(mutex_);
     check(batch, page_counts, store);
+    for (const Choice& choice : wanted.choices) check_choice(choice, vocabulary_);
     make_room(batch.rows);
     for (const auto& segment : batch.segments)
         for (int64_t rotary = 0; rotary < rotaries_; ++rotary)
