@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from loquent.config import GenerationConfig
 from loquent.decoding.arguments import DEFAULT_NEW_TOKENS, Surroundings, resolve
@@ -20,8 +20,7 @@ KEPT_STORE_BYTES = 256 << 20
 """How much key-value memory an idle model keeps for its next call, and what it remembers there with it."""
 
 
-@dataclass(frozen=True)
-class StreamEvent:
+class StreamEvent(NamedTuple):
     """News of one row: tokens that are there for good, and why it ended if it has."""
 
     row: int  # of what `generate` would return: the input's row * num_return_sequences + which of them
@@ -52,19 +51,20 @@ class Run:
     def events(self) -> Iterator[StreamEvent]:
         """Steps the engine until all requests are done, with what each step brought."""
         each = self.rows // len(self.handles)  # rows of a handle
-        live = list(enumerate(self.handles))
+        live = {number * each: handle for number, handle in enumerate(self.handles)}  # by its first row
         while live:
             with self.engine.lock:  # one turn for the step and its news, not as many as there are requests
                 self.engine.step()
-                news = [(number, handle, *handle.news()) for number, handle in live]
-            for number, handle, tokens, ended, error in news:
+                news = [(row, *handle.news()) for row, handle in live.items()]
+            for row, tokens, ended, error in news:
                 if error:
                     raise error
-                if tokens or ended:
-                    yield StreamEvent(number * each, tuple(tokens), handle.reason if ended else None)
                 if ended:
-                    yield from _others(handle, number * each)
-            live = [(number, handle) for number, handle, _, ended, _ in news if not ended]
+                    handle = live.pop(row)
+                    yield StreamEvent(row, tuple(tokens), handle.reason)
+                    yield from _others(handle, row)
+                elif tokens:
+                    yield StreamEvent(row, tuple(tokens))
         tidy(self.engine)
 
     def stream(self) -> Generator[StreamEvent, None, None]:

@@ -33,7 +33,8 @@ class StreamerFeed:
         self._streamer, self._run = streamer, run
         self._tokens: list[list[int]] = [[] for _ in range(run.rows)]
         self._ended = [False] * run.rows
-        self._column = 0
+        self._column = self._longest = 0
+        self._missing = run.rows  # rows without a token for the column that have not ended
 
     def begin(self) -> None:
         """Put the prompts."""
@@ -41,15 +42,20 @@ class StreamerFeed:
 
     def take(self, event: StreamEvent) -> None:
         """Put the columns that the event completes."""
+        was_missing = self._is_missing(event.row)
         self._tokens[event.row] += event.tokens
         self._ended[event.row] |= event.finished is not None
-        while all(
-            ended or len(tokens) > self._column for tokens, ended in zip(self._tokens, self._ended)
-        ) and self._column < max(map(len, self._tokens)):
+        self._longest = max(self._longest, len(self._tokens[event.row]))
+        self._missing -= was_missing and not self._is_missing(event.row)
+        while not self._missing and self._column < self._longest:
             pad, column = self._run.pad, self._column
             self._put([tokens[column] if column < len(tokens) else pad for tokens in self._tokens])
             self._column += 1
+            self._missing = sum(map(self._is_missing, range(self._run.rows)))
             self._finish_rows()
+
+    def _is_missing(self, row: int) -> bool:
+        return len(self._tokens[row]) <= self._column and not self._ended[row]
 
     def end(self) -> None:
         """Everything has been put."""
