@@ -2,6 +2,7 @@
 #include "product_share.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <stdexcept>
 
 #include "kernels.hpp"
@@ -10,11 +11,10 @@
 namespace loquent {
 namespace {
 
-constexpr int64_t kFewRows = 64;         // one share has them all
 constexpr int64_t kMostRows = 512;       // of a share: with a block of inputs they fit into the second cache
-constexpr int64_t kLeastBytes = 16 << 10, kMostBytes = 128 << 10;  // weights of a share of few rows
+constexpr int64_t kShareBytes = 16 << 10;    // the least weights of a share of few rows
 constexpr int64_t kPanelsOfMany = 4;
-constexpr int64_t kSharesPerThread = 8;
+constexpr int64_t kLeastTotal = 32 << 10;    // weights that are not worth a second thread
 
 int64_t divide_up(int64_t value, int64_t by) { return (value + by - 1) / by; }
 
@@ -26,10 +26,12 @@ struct Cut {
         const int64_t all_panels = matrix.panels();
         row_blocks = all_rows <= kFewRows ? 1 : divide_up(all_rows, kMostRows);
         rows = divide_up(all_rows, row_blocks);
-        if (row_blocks == 1 && all_rows <= kFewRows) {
+        row_blocks = divide_up(all_rows, rows);
+        if (all_rows <= kFewRows) {
             const int64_t bytes = divide_up(matrix.bytes(), all_panels);
-            const int64_t wanted = divide_up(matrix.bytes(), threads * kSharesPerThread);
-            panels = std::max<int64_t>(1, std::clamp(wanted, kLeastBytes, kMostBytes) / bytes);
+            panels = std::max<int64_t>(1, kShareBytes / bytes);
+            if (matrix.kind == Kind::bfloat16 && all_rows <= 3) panels = divide_up(panels, 2) * 2;
+            if (matrix.bytes() * all_rows < kLeastTotal) panels = all_panels;
         } else {
             panels = kPanelsOfMany;
             while (panels > 1 && row_blocks * divide_up(all_panels, panels) < 4 * threads) panels /= 2;
@@ -37,6 +39,44 @@ struct Cut {
         panels = std::min(panels, all_panels);
         panel_blocks = divide_up(all_panels, panels);
     }
+
+    int64_t shares() const { return row_blocks * panel_blocks; }
+};
+
+/// Shares in as many runs as there are threads. A thread goes through a run of its own, so that it knows what it reads
+/// next, and then helps with the others'.
+class Runs {
+public:
+    Runs(int64_t shares, int64_t runs) : count_(std::min<int64_t>({shares, runs, kMost})) {
+        for (int64_t run = 0; run < count_; ++run) {
+            of_[run].next.store(shares * run / count_, std::memory_order_relaxed);
+            of_[run].end = shares * (run + 1) / count_;
+        }
+    }
+
+    int64_t count() const { return count_; }
+
+    /// A share of the run or, where it has none left, of another one, which `run` is then; -1 where none is left.
+    int64_t take(int64_t& run) {
+        for (int64_t tries = 0; tries < count_; ++tries) {
+            Run& from = of_[run];
+            if (from.next.load(std::memory_order_relaxed) < from.end) {
+                const int64_t share = from.next.fetch_add(1, std::memory_order_relaxed);
+                if (share < from.end) return share;
+            }
+            run = run + 1 < count_ ? run + 1 : 0;
+        }
+        return -1;
+    }
+
+private:
+    static constexpr int64_t kMost = 64;
+    struct alignas(64) Run {
+        std::atomic<int64_t> next{0};
+        int64_t end = 0;
+    };
+    Run of_[kMost];
+    int64_t count_;
 };
 
 /// This thread's scratch memory, of at least `bytes`.
@@ -90,13 +130,20 @@ void multiply(Pool& pool, const Prepared& input, const Matrix& matrix, const Epi
                                     " columns of " + name_of(matrix.kind) + ".");
     if (input.rows < 1) return;
     const Cut cut(input.rows, matrix, pool.threads());
+    const int64_t size = matrix.packed ? panel_bytes(matrix.kind, matrix.columns) : 0;
     const auto multiply_share = kernels().multiply_share;
-    pool.run(cut.row_blocks * cut.panel_blocks, [&](int64_t index) {
-        const int64_t row = index / cut.panel_blocks * cut.rows, panel = index % cut.panel_blocks * cut.panels;
-        const int64_t rows = std::min(cut.rows, input.rows - row), panels = std::min(cut.panels, matrix.panels() - panel);
-        if (rows < 1) return;
-        uint8_t* scratch = thread_scratch(kStageBytes + panels * rows * kPanel * (int64_t)sizeof(float));
-        multiply_share(ProductShare{input, matrix, epilogue, panel, panels, row, rows, scratch});
+    Runs runs(cut.shares(), pool.threads());
+    pool.run(runs.count(), [&](int64_t run) {
+        uint8_t* scratch = thread_scratch(kStageBytes + cut.panels * cut.rows * kPanel * (int64_t)sizeof(float));
+        int64_t share = runs.take(run);
+        while (share >= 0) {
+            const int64_t next = runs.take(run);
+            const int64_t row = share / cut.panel_blocks * cut.rows, panel = share % cut.panel_blocks * cut.panels;
+            const uint8_t* ahead = next >= 0 && size ? matrix.data + next % cut.panel_blocks * cut.panels * size : nullptr;
+            multiply_share(ProductShare{input, matrix, epilogue, panel, std::min(cut.panels, matrix.panels() - panel),
+                                        row, std::min(cut.rows, input.rows - row), ahead, scratch});
+            share = next;
+        }
     });
 }
 

@@ -6,18 +6,20 @@
 namespace loquent::LOQUENT_ISA {
 namespace {
 
+constexpr int64_t kAhead = 8 << 10;  // bytes: what the memory delivers while one line of it is on its way, and more
+
 using Tile = void (*)(const TileWork&);
 
-/// The tiles of a kind: of 1 to `most_rows` rows, and of one, two or four panels where the registers hold them.
+/// The tiles of a kind: of 1 to `most_rows` rows, and of one panel or two.
 struct Tiles {
     int most_rows;
-    int inputs;          // blocks of inputs are multiples of this
-    Tile of[kMostRows][3];
+    int inputs;          // of a step
+    Tile of[kMostRows][2];
 };
 
 template <class Dot, int Most, int R, int P>
 constexpr Tile tile_of() {
-    if constexpr (R > Most || (P > 1 && R * P > Most))
+    if constexpr (R > Most || (P > 1 && R > 3))
         return nullptr;
     else if constexpr (std::is_same<Dot, Int4Dot>::value)
         return P == 1 ? add_int4_tile<R> : nullptr;
@@ -29,7 +31,6 @@ template <class Dot, int Most, int R = 1>
 constexpr void fill_tiles(Tiles& tiles) {
     tiles.of[R - 1][0] = tile_of<Dot, Most, R, 1>();
     tiles.of[R - 1][1] = tile_of<Dot, Most, R, 2>();
-    tiles.of[R - 1][2] = tile_of<Dot, Most, R, 4>();
     if constexpr (R < kMostRows) fill_tiles<Dot, Most, R + 1>(tiles);
 }
 
@@ -56,35 +57,68 @@ const Tiles& tiles_of(const Matrix& matrix) {
     }
 }
 
-/// How a share is walked: blocks of inputs outermost where there are several, then panels, then tiles of rows.
+/// Inputs [first, first + count) of `side` panels that lie side by side.
+struct Block {
+    int64_t panel, side, first, count;
+};
+
+/// How a share is walked: groups of panels, in a group blocks of inputs, in these panels, for each tiles of rows.
 struct Walk {
     const ProductShare& share;
     const Tiles& tiles;
     int64_t inputs;        // padded
     int64_t input_bytes;   // of a prepared row, an input
     int64_t panel_size;    // bytes from panel to panel, packed
-    int64_t block;         // inputs of a block
-    int side;              // panels side by side: 1, 2 or 4
     int64_t row_tiles;
+    int64_t side;          // panels side by side
+    int64_t group;         // panels of a group
+    int64_t block;         // inputs of a block
 
     explicit Walk(const ProductShare& share) : share(share), tiles(tiles_of(share.matrix)) {
-        const Matrix& matrix = share.matrix;
-        inputs = matrix.columns + (tiles.inputs - 1);
-        inputs -= inputs % tiles.inputs;
-        input_bytes = matrix.kind == Kind::bfloat16 ? 2 : matrix.kind == Kind::int8 || matrix.kind == Kind::int4 ? 1 : 4;
-        panel_size = matrix.packed ? panel_bytes_of(matrix) : 0;
+        const Kind kind = share.matrix.kind;
+        inputs = (share.matrix.columns + tiles.inputs - 1) / tiles.inputs * tiles.inputs;
+        input_bytes = kind == Kind::bfloat16 ? 2 : kind == Kind::int8 || kind == Kind::int4 ? 1 : 4;
+        panel_size = kind == Kind::int4 ? inputs / kGroup * kGroupBytes
+                                        : inputs * kPanel * (kind == Kind::float16 ? 2 : input_bytes);
         row_tiles = (share.rows + tiles.most_rows - 1) / tiles.most_rows;
-        const int64_t rows = (share.rows + row_tiles - 1) / row_tiles;
-        side = 1;
-        while (side < 4 && 2 * side <= share.panels && tiles.of[rows - 1][side == 1 ? 1 : 2]) side *= 2;
+        // A few rows are not enough sums at once to hide how long an addition of bfloat16 takes.
+        side = kind == Kind::bfloat16 && share.rows <= 3 && share.panels > 1 && tiles.of[share.rows - 1][1] ? 2 : 1;
+        group = share.rows <= kFewRows ? side : share.panels;
         block = block_inputs();
     }
 
-    int64_t panel_bytes_of(const Matrix& matrix) const {
-        if (matrix.kind == Kind::int4) return inputs / kGroup * kGroupBytes;
-        return inputs * kPanel * (matrix.kind == Kind::float32 ? 4 : matrix.kind == Kind::int8 ? 1 : 2);
+    Block start() const { return {0, side, 0, block < inputs ? block : inputs}; }
+
+    /// The block that follows; its count is 0 after the last.
+    Block after(const Block& now) const {
+        const int64_t group_start = now.panel / group * group;
+        const int64_t left = share.panels - group_start, group_end = group_start + (left < group ? left : group);
+        Block next = now;
+        next.panel += now.side;
+        if (next.panel >= group_end) {
+            next.panel = group_start;
+            next.first += block;
+            if (next.first >= inputs) {
+                next.panel = group_end;
+                next.first = 0;
+            }
+        }
+        next.side = share.panels - next.panel < side ? 1 : side;
+        next.count = next.panel >= share.panels ? 0 : inputs - next.first < block ? inputs - next.first : block;
+        return next;
     }
 
+    const uint8_t* weights(const Block& at) const {
+        return share.matrix.data + (share.first_panel + at.panel) * panel_size + at.first / tiles.inputs * step_bytes();
+    }
+
+    int64_t step_bytes() const { return panel_size / (inputs / tiles.inputs); }
+
+    float* sums(const Block& at) const {
+        return reinterpret_cast<float*>(share.scratch + kStageBytes) + at.panel % group * share.rows * kPanel;
+    }
+
+private:
     /// Weights of a block stay in the first cache while several tiles of rows read them, or are staged there.
     int64_t block_inputs() const {
         if (share.matrix.packed && row_tiles == 1) return inputs;
@@ -93,8 +127,6 @@ struct Walk {
         const int64_t even = (inputs + blocks - 1) / blocks;
         return (even + 127) / 128 * 128;
     }
-
-    float* sums() const { return reinterpret_cast<float*>(share.scratch + kStageBytes); }
 };
 
 void stage_panel(const Matrix& matrix, int64_t panel, int64_t first, int64_t count, uint8_t* to) {
@@ -106,37 +138,48 @@ void stage_panel(const Matrix& matrix, int64_t panel, int64_t first, int64_t cou
         stage<WidenedHalves>(matrix, panel, first, count, to);
 }
 
-/// One block of inputs of `side` panels, for all rows of the share.
-void add_block(const Walk& walk, int64_t panel, int side, int64_t first, float* sums) {
+/// All rows of the share with the weights of a block, which are at `work.weights`; meanwhile those at `next` are fetched.
+void add_rows(const Walk& walk, const Block& block, TileWork& work, const uint8_t* next) {
     const ProductShare& share = walk.share;
-    const Matrix& matrix = share.matrix;
     const Prepared& input = share.input;
-    TileWork work{};
-    work.inputs_count = walk.inputs - first < walk.block ? walk.inputs - first : walk.block;
     work.input_stride = input.stride;
-    work.first = first == 0;
-    if (matrix.packed) {
-        work.panel_stride = walk.panel_size;
-        const int64_t group = matrix.kind == Kind::int4 ? first / kGroup * kGroupBytes : walk.panel_size / walk.inputs * first;
-        work.weights = matrix.data + panel * walk.panel_size + group;
-    } else {
-        const int64_t bytes = kPanel * walk.input_bytes * work.inputs_count;
-        work.panel_stride = bytes;
-        work.weights = share.scratch;
-        for (int p = 0; p < side; ++p)
-            stage_panel(matrix, panel + p, first, work.inputs_count, share.scratch + p * bytes);
-    }
     work.group_stride = (input.columns + kGroup - 1) / kGroup;
+    work.first = block.first == 0;
+    // One tile reads its weights once, in one stream; what several read again and again is fetched a block before.
+    const bool stream = walk.row_tiles == 1 && block.side == 1 && share.matrix.packed;
+    work.ahead = stream ? work.weights + kAhead : next ? next : work.weights;
+    work.ahead_step = stream || next ? (walk.step_bytes() * block.side + walk.row_tiles - 1) / walk.row_tiles : 0;
     const int64_t each = share.rows / walk.row_tiles, longer = share.rows % walk.row_tiles;
-    int64_t row = 0;
+    int64_t row = share.first_row;
     for (int64_t t = 0; t < walk.row_tiles; ++t) {
         const int64_t rows = each + (t < longer);
-        work.inputs = input.data + (share.first_row + row) * input.stride + first * walk.input_bytes;
-        work.group_sums = input.sums ? input.sums + (share.first_row + row) * work.group_stride + first / kGroup : nullptr;
-        work.sums = sums + row * side * kPanel;
-        walk.tiles.of[rows - 1][side == 1 ? 0 : side == 2 ? 1 : 2](work);
+        work.inputs = input.data + row * input.stride + block.first * walk.input_bytes;
+        work.group_sums = input.sums ? input.sums + row * work.group_stride + block.first / kGroup : nullptr;
+        work.sums = walk.sums(block) + (row - share.first_row) * block.side * kPanel;
+        walk.tiles.of[rows - 1][block.side - 1](work);
+        work.ahead += work.ahead_step * (work.inputs_count / walk.tiles.inputs);
         row += rows;
     }
+}
+
+void add_packed(const Walk& walk, const Block& block, const Block& after) {
+    TileWork work{};
+    work.weights = walk.weights(block);
+    work.panel_stride = walk.panel_size;
+    work.inputs_count = block.count;
+    add_rows(walk, block, work, after.count ? walk.weights(after) : walk.share.next);
+}
+
+void add_staged(const Walk& walk, const Block& block) {
+    const ProductShare& share = walk.share;
+    TileWork work{};
+    work.weights = share.scratch;
+    work.panel_stride = kPanel * walk.input_bytes * block.count;
+    work.inputs_count = block.count;
+    for (int64_t p = 0; p < block.side; ++p)
+        stage_panel(share.matrix, share.first_panel + block.panel + p, block.first, block.count,
+                    share.scratch + p * work.panel_stride);
+    add_rows(walk, block, work, nullptr);
 }
 
 /// The sums of one row with one panel become outputs.
@@ -170,25 +213,26 @@ void finish_row(const ProductShare& share, int64_t panel, int64_t row, const flo
     }
 }
 
-void finish(const ProductShare& share, int64_t panel, int side, const float* sums) {
-    for (int64_t row = 0; row < share.rows; ++row)
-        for (int p = 0; p < side; ++p)
-            finish_row(share, panel + p, share.first_row + row, sums + (row * side + p) * kPanel);
+void finish(const Walk& walk, const Block& block) {
+    const ProductShare& share = walk.share;
+    const float* sums = walk.sums(block);
+    for (int64_t row = share.first_row; row < share.first_row + share.rows; ++row)
+        for (int64_t p = 0; p < block.side; ++p, sums += kPanel)
+            finish_row(share, share.first_panel + block.panel + p, row, sums);
 }
 
 }  // namespace
 
 void multiply_share(const ProductShare& share) {
     const Walk walk(share);
-    const bool whole = walk.block >= walk.inputs;
-    for (int64_t first = 0; first < walk.inputs; first += walk.block) {
-        int side;
-        for (int64_t p = 0; p < share.panels; p += side) {
-            for (side = walk.side; p + side > share.panels;) side /= 2;
-            float* sums = walk.sums() + (whole ? 0 : p * share.rows * kPanel);
-            add_block(walk, share.first_panel + p, side, first, sums);
-            if (first + walk.block >= walk.inputs) finish(share, share.first_panel + p, side, sums);
-        }
+    for (Block block = walk.start(); block.count;) {
+        const Block after = walk.after(block);
+        if (share.matrix.packed)
+            add_packed(walk, block, after);
+        else
+            add_staged(walk, block);
+        if (block.first + block.count >= walk.inputs) finish(walk, block);
+        block = after;
     }
 }
 

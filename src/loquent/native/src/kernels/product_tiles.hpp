@@ -17,7 +17,16 @@ struct TileWork {
     int64_t inputs_count;
     float* sums;
     bool first;
+    const uint8_t* ahead;       // weights of later on, to be fetched into the cache: from here ...
+    int64_t ahead_step;         // ... this many bytes a step, or a group of int4
 };
+
+/// Ask for `Bytes` that are read later. Where they are does not matter: nothing happens where there is no memory.
+template <int Bytes>
+inline void fetch(const uint8_t* ahead) {
+#pragma GCC unroll 16
+    for (int line = 0; line < Bytes; line += 64) __builtin_prefetch(ahead + line, 0, 2);
+}
 
 // How many outputs of a panel are summed at once, and how many rows: what the registers hold.
 #if defined(__AVX512F__)
@@ -87,7 +96,10 @@ void add_tile(const TileWork& work) {
         sums.start(work.sums + part, work.first);
         const uint8_t* weights = work.weights + part * Dot::kBytes;
         const uint8_t* inputs = work.inputs;
+        const uint8_t* ahead = work.ahead;
         for (int64_t step = 0; step < steps; ++step) {
+            if (part == 0) fetch<P * kPanel * Dot::kBytes>(ahead);
+            ahead += work.ahead_step;
             sums.add(weights, work.panel_stride, inputs, work.input_stride);
             weights += kPanel * Dot::kBytes;
             inputs += 4;
@@ -128,8 +140,11 @@ void add_int4_part(const TileWork& work, const uint8_t* weights, float* kept) {
     sums.start(kept, work.first);
     const int64_t part = (kept - work.sums) % kPanel;
     const uint8_t* inputs = work.inputs;
+    const uint8_t* ahead = work.ahead;
     for (int64_t group = 0; group < work.inputs_count / kGroup; ++group) {
         GroupSums<R> dots;
+        if (part == 0) fetch<kGroupBytes>(ahead);
+        ahead += work.ahead_step;
 #pragma GCC unroll 4
         for (int j = 0; j < kGroup / 8; ++j)
             dots.add(weights + (j * kPanel + part) * 4, inputs + 8 * j, work.input_stride);
