@@ -113,15 +113,15 @@ class Sequence:
                 self._prefixes.forget(page)
         return own
 
-    def adopt_prefix(self, tokens: NDArray[np.int64], keys: list[PageKey] | None = None) -> int:
+    def adopt_prefix(self, tokens: Items[int] | NDArray[np.int64], keys: list[PageKey] | None = None) -> int:
         """Start with the longest remembered beginning of `tokens`; returns how many tokens that covers.
 
-        `keys` are the tokens' page keys, where they are known.
+        `keys` are those of the pages that it may cover, where they are known.
         """
         if self._prefixes is None or self._length:
             return 0
         if keys is None:
-            keys = page_keys(tokens, self._pool.page_size, self.salt)
+            keys = page_keys(np.asarray(tokens, np.int64), self._pool.page_size, self.salt)
         pages = self._prefixes.longest(keys)
         for page in pages:
             self._pool.share(page)

@@ -27,7 +27,11 @@ class PrefixSharing:
         if self._reading:
             self._drop_finished()
         for pending in prompts:
-            if not pending.fed and not len(pending.read.sequence) and pending.waits_for not in self._reading:
+            if pending.fed or len(pending.read.sequence):
+                continue
+            if pending in self._reading:
+                self._adopt(pending)  # no step has had room for it yet, and more may be remembered by now
+            elif pending.waits_for not in self._reading:
                 self._begin(pending)
 
     def release(self, prompts: Sequence[PendingRead]) -> None:
@@ -38,18 +42,21 @@ class PrefixSharing:
             pending.waits_for = None
 
     def _begin(self, pending: PendingRead) -> None:
-        sequence, tokens = pending.read.sequence, np.asarray(pending.read.tokens[: pending.first_row], np.int64)
         if pending.keys is None:
-            pending.keys = page_keys(tokens, self._page_size, sequence.salt)
+            tokens = np.asarray(pending.read.tokens[: pending.first_row], np.int64)
+            pending.keys = page_keys(tokens, self._page_size, pending.read.sequence.salt)
         keys, known = pending.keys, len(self._prefixes.longest(pending.keys))
         most = (known + len(keys) + 1) // 2
-        reader = self._reader_of.get(keys[most - 1]) if known < len(keys) else None
-        pending.waits_for = None if reader is pending else reader
+        pending.waits_for = self._reader_of.get(keys[most - 1]) if known < len(keys) else None
         if pending.waits_for is None:
-            pending.advance(sequence.adopt_prefix(tokens, keys))
+            self._adopt(pending)
             self._reading[pending] = None
             for key in keys:
                 self._reader_of.setdefault(key, pending)
+
+    def _adopt(self, pending: PendingRead) -> None:
+        if pending.keys and pending.keys[0] in self._prefixes:
+            pending.advance(pending.read.sequence.adopt_prefix(pending.read.tokens, pending.keys))
 
     def _drop_finished(self) -> None:
         for reader in [reader for reader in self._reading if reader.done or reader.request.done]:
