@@ -186,7 +186,7 @@ def test_arguments_of_loading_beside_a_loaded_model_must_fit_it(folder: Path) ->
     model, tokenizer = loaded.model, loaded.tokenizer
     fitting = {"device": -1, "torch_dtype": torch.float32, "config": model.config, "framework": "pt", "use_fast": True}
     pipe = loquent.pipeline("text-generation", model=model, tokenizer=tokenizer, **fitting)
-    assert (pipe.model, pipe.tokenizer, pipe.device) == (model, tokenizer, torch.device("cpu"))
+    assert (pipe.model, pipe.tokenizer, pipe.device) == (model, tokenizer, "cpu")
     loquent.pipeline(model=loaded, dtype="auto", device_map="auto")
     for option, value in {"dtype": "bfloat16", "device_map": "cuda", "model_kwargs": {"use_cache": False}}.items():
         with pytest.raises(ArgumentError, match="cannot change a model that is loaded"):
@@ -197,7 +197,7 @@ def test_arguments_of_loading_beside_a_loaded_model_must_fit_it(folder: Path) ->
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_device_moves_a_loaded_model(folder: Path) -> None:
-    pipe = loquent.pipeline(model=loquent.load(folder), device=0)
+    pipe = loquent.pipeline(model=loquent.load(folder, device="cuda"), device=0)
     assert pipe.model.device == torch.device("cuda:0")
 
 

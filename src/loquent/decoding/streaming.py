@@ -10,15 +10,17 @@ Text is handed on word by word, and never taken back: a character of several tok
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator
 from queue import Queue
 from threading import Event
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from loquent.decoding.row_texts import RowTexts
 from loquent.errors import RequestCancelledError
+
+if TYPE_CHECKING:
+    import asyncio
 
 
 class BaseStreamer:
@@ -214,6 +216,8 @@ class AsyncTextIteratorStreamer(_QueuedStreamer):
     def __init__(
         self, tokenizer: Any, skip_prompt: bool = False, timeout: float | None = None, **decode_kwargs: Any
     ) -> None:
+        import asyncio  # costs more than the rest of this package's imports, and few programs need it
+
         super().__init__(tokenizer, skip_prompt, timeout, **decode_kwargs)
         self._loop = asyncio.get_running_loop()
         self._queue: asyncio.Queue[_Item] = asyncio.Queue()
@@ -225,6 +229,8 @@ class AsyncTextIteratorStreamer(_QueuedStreamer):
             raise RequestCancelledError("the event loop of the stream's consumer has been closed") from error
 
     async def __aiter__(self) -> AsyncIterator[str | list[str]]:
+        import asyncio
+
         try:
             while True:
                 try:
@@ -237,6 +243,8 @@ class AsyncTextIteratorStreamer(_QueuedStreamer):
             raise
 
     async def __anext__(self) -> str | list[str]:
+        import asyncio
+
         try:
             item = await asyncio.wait_for(self._queue.get(), self.timeout)
         except asyncio.TimeoutError as error:

@@ -12,10 +12,11 @@ from loquent.hub.index import read_index, shards
 from loquent.hub.resolve import HubKeywords, local_folder, resolve_file, resolve_folder
 from loquent.hub.safetensors_file import SafetensorsFile
 from loquent.hub.tensors import TensorView
-from loquent.hub.torch_file import TorchFile
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+
+    from loquent.hub.torch_file import TorchFile
 
 SAFETENSORS = "model.safetensors"
 SAFETENSORS_INDEX = "model.safetensors.index.json"
@@ -121,4 +122,8 @@ def _open_sharded(folder: Path, index_name: str) -> Checkpoint:
 
 
 def _open_file(path: Path) -> SafetensorsFile | TorchFile:
-    return TorchFile(path) if path.suffix == ".bin" else SafetensorsFile(path)
+    if path.suffix != ".bin":
+        return SafetensorsFile(path)
+    from loquent.hub.torch_file import TorchFile  # with all that reads archives and pickles
+
+    return TorchFile(path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +18,8 @@ from loquent.hub.resolve import HubKeywords, local_folder, resolve_folder
 from loquent.native.checkpoint import CheckpointWeights, automatic_precision
 from loquent.native.extension import core, why_unavailable
 from loquent.native.lowering import why_not
+from loquent.native.mapping import MappedWeights
 from loquent.native.model import NativeModel, Source, packed_config
-from loquent.native.packing import MappedWeights, write_packed
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -99,6 +98,8 @@ def quantize(
         ArgumentError: the precision is unknown, the model is packed already, or the folder is its own or a file.
         HubError, CheckpointError, ConfigError, NativeError: as in `load_native`.
     """
+    from loquent.native.packing import write_packed
+
     check_precision(precision)
     config = read_config(name_or_path, **hub)
     packed = packed_precision(config.to_dict(), name_or_path)
@@ -152,6 +153,8 @@ def _from_plain(
 
 def _copy_companions(name_or_path: str | os.PathLike[str], target: Path, hub: Any) -> None:
     """Copy what belongs to a model besides its config and weights."""
+    import shutil
+
     from loquent.tokenization.loading import PATTERNS
 
     wanted = [pattern for pattern in (*PATTERNS, GENERATION_CONFIG_FILE) if pattern != "config.json"]

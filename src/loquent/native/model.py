@@ -17,7 +17,6 @@ from loquent.config.json_file import saving_folder
 from loquent.config.packing import FIELD, packing
 from loquent.errors import ArgumentError, NativeError
 from loquent.native.checkpoint import is_matrix
-from loquent.native.packing import write_packed
 from loquent.native.weights import Weights
 from loquent.weights import Shapes
 
@@ -201,7 +200,7 @@ class NativeModel:
     # --- saving ------------------------------------------------------------------------------------------------------
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], max_shard_size: int | str = "5GB") -> None:
-        """Write a packed folder (see `loquent.native.packing`), which loads without a copy.
+        """Write a packed folder (see `loquent.native.mapping`), which loads without a copy.
 
         Args:
             save_directory: the folder, made if need be.
@@ -210,6 +209,8 @@ class NativeModel:
         Raises:
             ArgumentError: the folder is a file or the one that the model is mapped from, or the size is none.
         """
+        from loquent.native.packing import write_packed
+
         folder = saving_folder(save_directory)
         if os.path.isdir(self.name_or_path) and os.path.samefile(folder, self.name_or_path):
             raise ArgumentError(

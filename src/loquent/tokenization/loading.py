@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,8 @@ PATTERNS = (
 )
 _MAX_JSON_BYTES = 64 << 20
 _MAX_TEMPLATE_BYTES = 4 << 20
+_HEAD = 1 << 18
+_ADDED = re.compile(r'"added_tokens"\s*:\s*')
 # Fields of tokenizer_config.json that are about the saving program.
 _ABOUT_SAVING = frozenset(
     {
@@ -137,9 +140,27 @@ class StoredTokenizer:
             int(index): AddedToken(text, normalized=text not in special, special=text in special)
             for text, index in self.json(ADDED_TOKENS).items()
         }
-        for described in self.json("tokenizer.json").get("added_tokens", []):
+        for described in self._described_tokens():
             added[int(described["id"])] = as_token(described)
         return added
+
+    def _described_tokens(self) -> list[dict[str, Any]]:
+        """The `added_tokens` of tokenizer.json."""
+        path = self.file("tokenizer.json")
+        if path is None:
+            return []
+        # They stand before the vocabulary, which has thousands of times their size and is `tokenizers`' to read.
+        with path.open(encoding="utf-8", errors="replace") as file:
+            head = file.read(_HEAD)
+        try:
+            start = _ADDED.search(head)
+            found = json.JSONDecoder().raw_decode(head, start.end())[0] if start else None
+        except (ValueError, RecursionError):
+            found = None
+        if isinstance(found, list) and all(isinstance(one, dict) and "content" in one for one in found):
+            return found
+        listed: list[dict[str, Any]] = read_json(path).get("added_tokens", [])
+        return listed
 
 
 def open_folder(name_or_path: str | os.PathLike[str], **hub: Unpack[HubKeywords]) -> StoredTokenizer:
