@@ -171,5 +171,5 @@ class Sequence:
             self._buffer[self._length : self._coming] = tokens
 
     def _release(self, page: int) -> None:
-        reusable = self._prefixes is not None and self._prefixes.knows(page)
-        self._pool.release(page, self._prefixes.forget if reusable and self._prefixes else None)
+        prefixes = self._prefixes
+        self._pool.release(page, prefixes.forget if prefixes is not None and prefixes.knows(page) else None)

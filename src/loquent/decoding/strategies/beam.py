@@ -7,11 +7,13 @@ Each step keeps a pool of `max(2, 1 + end tokens) * width` candidates, so that `
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence as Items
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from loquent.cache import Sequence
 from loquent.decoding.stopping import Reason
@@ -38,7 +40,7 @@ class Candidate:
         """What it counts for when `length` tokens long, without the digits that depend on company."""
         return round(self.score, _DECIMALS) / float(length**penalty)
 
-    def order(self, penalty: float = 0.0) -> tuple[float, tuple[int, ...]]:
+    def order(self, penalty: float) -> tuple[float, tuple[int, ...]]:
         """What candidates are sorted by, best first."""
         return -self.value(len(self.tokens), penalty), self.tokens
 
@@ -46,13 +48,13 @@ class Candidate:
 def beam_search(task: Task, *, width: int, length_penalty: float, early_stopping: EarlyStopping) -> Strategy:
     """Ranks the best `task.decoding.returned` of at most `width` finished hypotheses."""
     sequences, beams = [task.open()], [Candidate(0, (), 0.0)]
-    feeds = [task.prompt]
+    feeds: list[Items[int] | NDArray[np.int64]] = [task.prompt]
     pool_size = max(2, 1 + len(task.decoding.stopping.eos)) * width
     finished: list[tuple[Candidate, Reason]] = []
     longest = task.decoding.stopping.max_new_tokens
     while True:
         answers = yield [Read(*pair, Top(pool_size)) for pair in zip(sequences, feeds)]
-        pool = extensions(beams, answers)[:pool_size]
+        pool = extensions(beams, answers, pool_size)
         reasons = [task.ends(candidate.tokens) for candidate in pool]
         finished += [(candidate, reason) for candidate, reason in zip(pool[:width], reasons) if reason]
         finished = sorted(finished, key=lambda ended: ended[0].order(length_penalty))[:width]
@@ -63,7 +65,7 @@ def beam_search(task: Task, *, width: int, length_penalty: float, early_stopping
         ):
             break
         sequences = advance(sequences, beams)
-        feeds = [np.array(beam.tokens[-1:], np.int64) for beam in beams]
+        feeds = [beam.tokens[-1:] for beam in beams]
     if len(finished) < task.decoding.returned:
         raise ArgumentError(
             f"the rules leave {len(finished)} continuations, where num_return_sequences={task.decoding.returned} are "
@@ -77,15 +79,19 @@ def beam_search(task: Task, *, width: int, length_penalty: float, early_stopping
     )
 
 
-def extensions(beams: Items[Candidate], answers: Items[Candidates]) -> list[Candidate]:
-    """All candidates of all beams, best first."""
-    pool = [
-        Candidate(parent, (*beam.tokens, int(token)), beam.score + float(gain))
+def extensions(beams: Items[Candidate], answers: Items[Candidates], count: int) -> list[Candidate]:
+    """The best `count` candidates of all beams, which are equally long, best first."""
+    # In the order of `Candidate.order`; tokens are only put together for those that stay.
+    pool = sorted(
+        (-round(beam.score + gain, _DECIMALS), beam.tokens, token, parent, gain)
         for parent, (beam, answer) in enumerate(zip(beams, answers))
-        for token, gain in zip(answer.tokens, answer.scores)
-        if gain > -np.inf
+        for token, gain in zip(answer.tokens.tolist(), answer.scores.tolist())
+        if gain > -math.inf
+    )
+    return [
+        Candidate(parent, (*tokens, token), beams[parent].score + gain)
+        for _, tokens, token, parent, gain in pool[:count]
     ]
-    return sorted(pool, key=Candidate.order)
 
 
 def advance(sequences: Items[Sequence], beams: Items[Candidate]) -> list[Sequence]:
