@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import fields
@@ -17,6 +18,7 @@ from loquent.cli.app import app
 from loquent.cli.options import WritingOptions
 from loquent.cli.terminal import Terminal, is_styled
 from loquent.config import GenerationConfig
+from loquent.native import available
 
 PROMPT = "Once upon a time"
 ESCAPE = "\x1b["
@@ -224,6 +226,24 @@ def test_doctor_names_what_is_there_and_what_is_missing(run: Any, monkeypatch: p
     shown = CliRunner().invoke(app, ["doctor"])
     assert shown.exit_code == 1
     assert 'pip install "numpy"' in shown.output
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"LOQUENT_ISA": "portable"}, "portable (also "),
+        ({"LOQUENT_THREADS": "3"}, ", 3 threads None"),
+        ({"LOQUENT_ISA": "mmx"}, "unknown LOQUENT_ISA=mmx"),
+        ({"LOQUENT_THREADS": "many"}, "unknown LOQUENT_THREADS=many"),
+        ({"LOQUENT_NATIVE": "0"}, "missing: LOQUENT_NATIVE=0"),
+    ],
+)
+def test_doctor_shows_the_native_core_and_settings_that_cannot_work(changes: dict[str, str], expected: str) -> None:
+    if not available():
+        pytest.skip("the native core is not built")
+    code = "from loquent.cli.findings import _native as found; print(found().value, found().remedy)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **changes})
+    assert expected in done.stdout
 
 
 @pytest.mark.parametrize("command", ["generate", "chat", "doctor"])

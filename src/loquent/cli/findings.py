@@ -81,14 +81,13 @@ def _native() -> Finding:
         remedy = "nothing else can run models here. Install a C++ compiler, and Loquent again"
         return Finding("native core", f"missing: {why}", None if has_torch() else remedy)
     native = core()
-    others = ", ".join(name for name in native.instruction_sets() if name != native.instruction_set())
-    threads = native.threads()
-    return Finding(
-        "native core",
-        f"{native.instruction_set()}"
-        + (f" (also {others})" if others else "")
-        + f", {threads} thread{'s' * (threads > 1)}",
-    )
+    try:
+        used, threads = native.instruction_set(), native.threads()
+    except ValueError as error:
+        return Finding("native core", "unknown", str(error))
+    others = ", ".join(name for name in native.instruction_sets() if name != used)
+    also = f" (also {others})" if others else ""
+    return Finding("native core", f"{used}{also}, {threads} thread{'s' * (threads > 1)}")
 
 
 def _torch() -> Finding:
@@ -117,7 +116,16 @@ def _memory() -> Finding:
         free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
     except (AttributeError, OSError, ValueError):
         return Finding("memory", "unknown")
-    return Finding("memory", f"{_size(total)}, {_size(free)} free")
+    return Finding("memory", f"{_size(total)}, {_size(free)} free, {_huge_pages()}")
+
+
+def _huge_pages() -> str:
+    """Whether Linux backs weights with large pages, which the native core asks for."""
+    try:
+        setting = Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text()
+    except OSError:
+        return "huge pages unknown"
+    return "no huge pages" if "[never]" in setting else "huge pages"
 
 
 def _gpu() -> Finding:
