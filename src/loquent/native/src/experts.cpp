@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <vector>
 
 #include "kernels.hpp"
@@ -10,51 +11,69 @@
 namespace loquent {
 namespace {
 
-struct Scored {
-    float score;
-    int64_t index;
-};
+/// A score and where it stands as one number, smaller for higher scores and, of equal ones, for lower places: quick to
+/// compare, and in some order even where scores are no numbers.
+using Ranked = uint64_t;
 
-bool is_better(const Scored& a, const Scored& b) { return a.score > b.score || (a.score == b.score && a.index < b.index); }
+Ranked rank(float score, int64_t place) {
+    score += 0.0f;  // no zero below zero
+    uint32_t bits;
+    std::memcpy(&bits, &score, sizeof bits);
+    const uint32_t descending = bits >> 31 ? bits : ~(bits | 0x80000000u);
+    return (Ranked)descending << 32 | (uint32_t)place;
+}
+
+int64_t place_of(Ranked ranked) { return (uint32_t)ranked; }
 
 /// Memory that a thread uses again for each row.
 struct Scratch {
-    std::vector<Scored> axes[2], pairs;
-    std::vector<float> weights, neurons, row;
+    std::vector<Ranked> axes[2], pairs;
+    std::vector<int64_t> experts;
+    std::vector<float> scores, weights, neurons, row;
 };
 
-/// Leave the best `count`, in order. Scores that are no numbers are put anywhere.
-void keep_best(std::vector<Scored>& scored, int64_t count) {
-    count = std::min(count, (int64_t)scored.size());
-    std::partial_sort(scored.begin(), scored.begin() + count, scored.end(), is_better);
-    scored.resize(count);
+/// The keys of one axis, the `count` best in order.
+void rank_keys(const float* logits, int64_t keys, int64_t count, std::vector<Ranked>& ranked) {
+    ranked.resize(keys);
+    for (int64_t key = 0; key < keys; ++key) ranked[key] = rank(logits[key], key);
+    if (count < keys) {
+        std::nth_element(ranked.begin(), ranked.begin() + count, ranked.end());
+        ranked.resize(count);
+    }
+    std::sort(ranked.begin(), ranked.end());
 }
 
-/// The chosen experts and the sums of their keys' logits, best first, in `scratch.pairs`.
+/// The chosen experts and the sums of their keys' logits, in `scratch.experts` and `scratch.scores`.
 void choose_experts(const ExpertsPart& part, const float* router, Scratch& scratch) {
-    for (int64_t axis = 0; axis < 2; ++axis) {
-        scratch.axes[axis].clear();
-        for (int64_t key = 0; key < part.keys; ++key) scratch.axes[axis].push_back({router[axis * part.keys + key], key});
-        keep_best(scratch.axes[axis], part.chosen);
-    }
-    const std::vector<Scored> &first = scratch.axes[0], &second = scratch.axes[1];
+    const float* logits[2] = {router, router + part.keys};
+    for (int axis = 0; axis < 2; ++axis) rank_keys(logits[axis], part.keys, part.chosen, scratch.axes[axis]);
+    const std::vector<Ranked> &first = scratch.axes[0], &second = scratch.axes[1];
+    const auto score = [&](int64_t i, int64_t j) { return logits[0][place_of(first[i])] + logits[1][place_of(second[j])]; };
     const auto kept = (int64_t)first.size();
-    scratch.pairs.clear();
+    std::vector<Ranked>& pairs = scratch.pairs;
+    pairs.clear();
     // (i + 1) * (j + 1) pairs, itself included, are at least as good as the pair of the i-th and the j-th best keys.
     for (int64_t i = 0; i < kept; ++i)
         for (int64_t j = 0; j < kept && (i + 1) * (j + 1) <= part.chosen; ++j)
-            scratch.pairs.push_back({first[i].score + second[j].score, i * kept + j});
-    keep_best(scratch.pairs, part.chosen);
-    for (Scored& pair : scratch.pairs) pair.index = first[pair.index / kept].index * part.keys + second[pair.index % kept].index;
+            pairs.push_back(rank(score(i, j), i * kept + j));
+    std::nth_element(pairs.begin(), pairs.begin() + (part.chosen - 1), pairs.end());
+    scratch.experts.resize(part.chosen);
+    scratch.scores.resize(part.chosen);
+    for (int64_t i = 0; i < part.chosen; ++i) {
+        const int64_t a = place_of(pairs[i]) / kept, b = place_of(pairs[i]) % kept;
+        scratch.scores[i] = score(a, b);
+        scratch.experts[i] = place_of(first[a]) * part.keys + place_of(second[b]);
+    }
 }
 
-/// The softmax of the chosen experts' scores, the best of which comes first.
+/// The softmax of the chosen experts' scores.
 void weigh(const ExpertsPart& part, Scratch& scratch) {
     std::vector<float>& weights = scratch.weights;
     weights.clear();
+    const float highest = *std::max_element(scratch.scores.begin(), scratch.scores.end());
     float total = 0;
-    for (const Scored& pair : scratch.pairs) {
-        weights.push_back(std::exp(pair.score - scratch.pairs[0].score));
+    for (const float score : scratch.scores) {
+        weights.push_back(std::exp(score - highest));
         total += weights.back();
     }
     for (float& weight : weights) weight /= total;
@@ -76,14 +95,14 @@ void add_row(const ExpertsPart& part, const float* router, const float* x, float
     thread_local Scratch scratch;
     choose_experts(part, router, scratch);
     weigh(part, scratch);
-    const int64_t width = part.down.columns, chosen = (int64_t)scratch.pairs.size();
+    const int64_t width = part.down.columns, chosen = part.chosen;
     std::vector<float>& neurons = scratch.neurons;
     neurons.resize(chosen);
     for (int64_t i = 0; i < chosen; ++i)
-        neurons[i] = kernels().dot(read(part.down, scratch.pairs[i].index, scratch), x, width);
+        neurons[i] = kernels().dot(read(part.down, scratch.experts[i], scratch), x, width);
     activate(part.activation, part.slope, neurons.data(), chosen, neurons.data());
     for (int64_t i = 0; i < chosen; ++i)
-        kernels().add_scaled(scratch.weights[i] * neurons[i], read(part.up, scratch.pairs[i].index, scratch), width, out);
+        kernels().add_scaled(scratch.weights[i] * neurons[i], read(part.up, scratch.experts[i], scratch), width, out);
 }
 
 }  // namespace
