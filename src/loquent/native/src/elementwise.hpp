@@ -10,7 +10,7 @@ struct NormPart {
     bool centered;              // layer norm, else RMS norm
     float epsilon;
     const float* weight;        // (width,)
-    const float* bias;          // (width,), layer norm only
+    const float* bias;          // (width,), layer norm only, or null
 };
 
 /// One row; `out` may be `x`.
@@ -18,7 +18,8 @@ void normalize(const NormPart& part, const float* x, int64_t width, float* out);
 
 /// The names of `loquent.parts.ACTIVATIONS`.
 enum class Activation {
-    linear, gelu, gelu_10, gelu_tanh, quick_gelu, relu, relu2, relu6, leaky_relu, prelu, silu, mish, sigmoid, tanh, laplace
+    linear, gelu, gelu_10, gelu_tanh, quick_gelu, relu, relu2, relu6, leaky_relu, prelu, silu, mish, sigmoid, tanh,
+    laplace
 };
 Activation activation_of(const std::string& name);   // all spellings; throws std::invalid_argument
 

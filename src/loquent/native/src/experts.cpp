@@ -48,7 +48,9 @@ void choose_experts(const ExpertsPart& part, const float* router, Scratch& scrat
     const float* logits[2] = {router, router + part.keys};
     for (int axis = 0; axis < 2; ++axis) rank_keys(logits[axis], part.keys, part.chosen, scratch.axes[axis]);
     const std::vector<Ranked> &first = scratch.axes[0], &second = scratch.axes[1];
-    const auto score = [&](int64_t i, int64_t j) { return logits[0][place_of(first[i])] + logits[1][place_of(second[j])]; };
+    const auto score = [&](int64_t i, int64_t j) {
+        return logits[0][place_of(first[i])] + logits[1][place_of(second[j])];
+    };
     const auto kept = (int64_t)first.size();
     std::vector<Ranked>& pairs = scratch.pairs;
     pairs.clear();

@@ -22,9 +22,9 @@ struct ExpertsPart {
 
 /// For each row add the sum over its chosen experts e of weight_e * activation(down_e . x) * up_e to `out`.
 ///
-/// `router` is (rows, 2 * keys), the router's logits; `x` and `out` are (rows, width); strides are in floats. An expert's
-/// score is the sum of its keys' logits, its weight the softmax among the chosen; of equal scores the lower key is taken
-/// first. A row's result depends on the row alone. `out` may not be `x`.
+/// `router` is (rows, 2 * keys), the router's logits; `x` and `out` are (rows, width); strides are in floats. An
+/// expert's score is the sum of its keys' logits, its weight the softmax among the chosen; of equal scores the lower
+/// key is taken first. A row's result depends on the row alone. `out` may not be `x`.
 void add_experts(Pool& pool, const ExpertsPart& part, int64_t rows, const float* router, int64_t router_stride,
                  const float* x, int64_t x_stride, float* out, int64_t out_stride);
 

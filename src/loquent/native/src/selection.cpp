@@ -116,7 +116,7 @@ private:
         const float least = choice_.min_p > 0 ? highest_ + (float)std::log(choice_.min_p) : -kInfinity;
         if (has_top_k()) {
             keep_count();
-            if (choice_.top_p < 1) drop_below(lowest_candidate(true, choice_.top_p * mass(scratch_.values.data(), count_)));
+            if (choice_.top_p < 1) drop_below(lowest_candidate(true, choice_.top_p * mass_of_candidates()));
         } else if (choice_.top_p < 1) {
             keep_mass();
         } else {
@@ -128,6 +128,8 @@ private:
     double mass(const float* values, int64_t count) const {
         return kernels_.mass_above(values, count, -kInfinity, highest_).measure;
     }
+
+    double mass_of_candidates() const { return mass(scratch_.values.data(), count_); }
 
     /// Top-k: among few if there are as many groups.
     void keep_count() {
@@ -142,7 +144,7 @@ private:
     void keep_mass() {
         const double wanted = choice_.top_p * mass(scores_, vocabulary_);
         gather(high_enough_for(kFew));
-        if (mass(scratch_.values.data(), count_) < wanted) return gather(lowest_in_row(true, wanted));
+        if (mass_of_candidates() < wanted) return gather(lowest_in_row(true, wanted));
         drop_below(lowest_candidate(true, wanted));
     }
 

@@ -1,8 +1,8 @@
 // One vector of floats, as wide as the registers of the instruction set that this file is compiled for; no kernels.
 //
 // Everything here is in a namespace of the instruction set, so that the same sources can be compiled once for each.
-// For that reason files in kernels/ use no templates of the standard library and no inline functions of other
-// namespaces: the linker keeps one copy of those, which might be the one compiled for a processor that is not there.
+// For that reason files in kernels/ had better use no templates of the standard library and no inline functions of
+// other namespaces: the linker keeps one copy of those, and only the order of its inputs (CMakeLists.txt) says which.
 // Sums have one order whatever surrounds them: multiplications and additions are fused by name and never by the
 // compiler (-ffp-contract=off), which is what makes a row's result independent of how many rows there are.
 #pragma once

@@ -18,7 +18,8 @@ constexpr float kFirstStep = 3;        // how far below the highest value the th
 class Search {
 public:
     Search(const Measure& measure, const float* values, int64_t count, double wanted, std::vector<float>& scratch)
-        : measure_(measure), values_(values), count_(count), wanted_(wanted), scratch_(scratch), high_(measure.highest) {}
+        : measure_(measure), values_(values), count_(count), wanted_(wanted), scratch_(scratch), high_(measure.highest)
+    {}
 
     float run() {
         bracket();

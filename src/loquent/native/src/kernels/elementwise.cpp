@@ -24,7 +24,7 @@ float sum_of(const float* x, int64_t width, Term term) {
     return total;
 }
 
-/// out[i] = f(i, x[i]) for whole vectors and the rest; `get` reads other arrays at i.
+/// out[i] = f(x[i], at) for whole vectors and the rest, where `at(other)` is other[i].
 template <class F>
 void transform(const float* x, int64_t count, float* out, F f) {
     int64_t i = 0;
@@ -32,7 +32,8 @@ void transform(const float* x, int64_t count, float* out, F f) {
         store(out + i, f(load(x + i), [i](const float* other) { return load(other + i); }));
     if (i == count) return;
     const int rest = (int)(count - i);
-    store_some(out + i, f(load_some(x + i, rest), [=](const float* other) { return load_some(other + i, rest); }), rest);
+    const auto at = [=](const float* other) { return load_some(other + i, rest); };
+    store_some(out + i, f(load_some(x + i, rest), at), rest);
 }
 
 void layer_norm(const NormPart& part, const float* x, int64_t width, float* out) {

@@ -89,7 +89,8 @@ inline int append(Vec v, int64_t place, uint32_t chosen, float* out, int32_t* pl
     _mm512_storeu_ps(out, _mm512_maskz_compress_ps(mask, (__m512)v));
     if (places) {
         const __m512i lanes = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
-        _mm512_storeu_si512(places, _mm512_maskz_compress_epi32(mask, _mm512_add_epi32(lanes, _mm512_set1_epi32((int)place))));
+        const __m512i own = _mm512_add_epi32(lanes, _mm512_set1_epi32((int)place));
+        _mm512_storeu_si512(places, _mm512_maskz_compress_epi32(mask, own));
     }
     return __builtin_popcount(chosen);
 #else

@@ -139,7 +139,8 @@ void check_norm(const NormPart& part, const Floats& x) {
         const double scaled = (x[i] - mean) / std::sqrt(squares + part.epsilon) * part.weight[i];
         // The mean itself is a float: its rounding counts where values are far from zero.
         const double far = 1e-7 * std::fabs(mean) / std::sqrt(squares + part.epsilon) * std::fabs(part.weight[i]);
-        CHECK(std::fabs(out[i] - scaled - (part.bias ? part.bias[i] : 0)) <= 1e-6 * std::fmax(1, std::fabs(scaled)) + far);
+        const double expected = scaled + (part.bias ? part.bias[i] : 0);
+        CHECK(std::fabs(out[i] - expected) <= 1e-6 * std::fmax(1, std::fabs(scaled)) + far);
     }
     CHECK(out[width] == 77.0f);
     Floats own = x;

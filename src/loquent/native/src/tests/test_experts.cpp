@@ -1,4 +1,4 @@
-// Cross-domain experts against a float64 reference that scores every expert: all kinds of matrices, alone and in batches.
+// Cross-domain experts against a float64 reference that scores every expert: all kinds of matrices, one row and many.
 #include <algorithm>
 #include <cstring>
 #include <numeric>
