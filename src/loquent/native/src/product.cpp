@@ -12,7 +12,8 @@ namespace loquent {
 namespace {
 
 constexpr int64_t kMostRows = 512;       // of a share: with a block of inputs they fit into the second cache
-constexpr int64_t kShareBytes = 16 << 10;    // the least weights of a share of few rows
+constexpr int64_t kLeastBytes = 16 << 10, kMostBytes = 64 << 10;  // weights of a share of few rows, where panels allow
+constexpr int64_t kSharesOfRun = 4;
 constexpr int64_t kPanelsOfMany = 4;
 constexpr int64_t kLeastTotal = 32 << 10;    // weights that are not worth a second thread
 
@@ -29,8 +30,9 @@ struct Cut {
         row_blocks = divide_up(all_rows, rows);
         if (all_rows <= kFewRows) {
             const int64_t bytes = divide_up(matrix.bytes(), all_panels);
-            panels = std::max<int64_t>(1, kShareBytes / bytes);
-            if (matrix.kind == Kind::bfloat16 && all_rows <= 3) panels = divide_up(panels, 2) * 2;
+            const int64_t wanted = std::clamp(matrix.bytes() / (threads * kSharesOfRun), kLeastBytes, kMostBytes);
+            panels = std::max<int64_t>(1, wanted / bytes);
+            if (panels > 1) panels = divide_up(panels, 2) * 2;
             if (matrix.bytes() * all_rows < kLeastTotal) panels = all_panels;
         } else {
             panels = kPanelsOfMany;

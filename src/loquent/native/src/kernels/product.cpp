@@ -8,18 +8,20 @@ namespace {
 
 constexpr int64_t kAhead = 8 << 10;  // bytes: what the memory delivers while one line of it is on its way, and more
 
+constexpr int64_t kSmallPanel = 20 << 10;
+
 using Tile = void (*)(const TileWork&);
 
-/// The tiles of a kind: of 1 to `most_rows` rows, and of one panel or two.
+/// The tiles of a kind: of 1 to `most_rows` rows, and of one panel, two or four.
 struct Tiles {
     int most_rows;
     int inputs;          // of a step
-    Tile of[kMostRows][2];
+    Tile of[kMostRows][3];
 };
 
 template <class Dot, int Most, int R, int P>
 constexpr Tile tile_of() {
-    if constexpr (R > Most || (P > 1 && R > 3))
+    if constexpr (R > Most || (P > 1 && R > 3) || R * P > Most)
         return nullptr;
     else if constexpr (std::is_same<Dot, Int4Dot>::value)
         return P == 1 ? add_int4_tile<R> : nullptr;
@@ -31,6 +33,7 @@ template <class Dot, int Most, int R = 1>
 constexpr void fill_tiles(Tiles& tiles) {
     tiles.of[R - 1][0] = tile_of<Dot, Most, R, 1>();
     tiles.of[R - 1][1] = tile_of<Dot, Most, R, 2>();
+    tiles.of[R - 1][2] = tile_of<Dot, Most, R, 4>();
     if constexpr (R < kMostRows) fill_tiles<Dot, Most, R + 1>(tiles);
 }
 
@@ -57,9 +60,9 @@ const Tiles& tiles_of(const Matrix& matrix) {
     }
 }
 
-/// Inputs [first, first + count) of `side` panels that lie side by side.
+/// Inputs [first, first + count) of `side` panels that lie side by side, in the group that begins with panel `group`.
 struct Block {
-    int64_t panel, side, first, count;
+    int64_t group, panel, side, first, count;
 };
 
 /// How a share is walked: groups of panels, in a group blocks of inputs, in these panels, for each tiles of rows.
@@ -68,8 +71,9 @@ struct Walk {
     const Tiles& tiles;
     int64_t inputs;        // padded
     int64_t input_bytes;   // of a prepared row, an input
+    int64_t step_bytes;    // of a packed panel's weights, in a step
     int64_t panel_size;    // bytes from panel to panel, packed
-    int64_t row_tiles;
+    int64_t row_tiles, tile_rows, longer_tiles;   // the first `longer_tiles` have a row more than `tile_rows`
     int64_t side;          // panels side by side
     int64_t group;         // panels of a group
     int64_t block;         // inputs of a block
@@ -78,47 +82,53 @@ struct Walk {
         const Kind kind = share.matrix.kind;
         inputs = (share.matrix.columns + tiles.inputs - 1) / tiles.inputs * tiles.inputs;
         input_bytes = kind == Kind::bfloat16 ? 2 : kind == Kind::int8 || kind == Kind::int4 ? 1 : 4;
-        panel_size = kind == Kind::int4 ? inputs / kGroup * kGroupBytes
-                                        : inputs * kPanel * (kind == Kind::float16 ? 2 : input_bytes);
+        step_bytes = kind == Kind::int4 ? kGroupBytes : kPanel * (kind == Kind::float16 ? 2 : 4);
+        panel_size = inputs / tiles.inputs * step_bytes;
         row_tiles = (share.rows + tiles.most_rows - 1) / tiles.most_rows;
-        // A few rows are not enough sums at once to hide how long an addition of bfloat16 takes.
-        side = kind == Kind::bfloat16 && share.rows <= 3 && share.panels > 1 && tiles.of[share.rows - 1][1] ? 2 : 1;
+        tile_rows = share.rows / row_tiles;
+        longer_tiles = share.rows % row_tiles;
+        side = side_of_few();
         group = share.rows <= kFewRows ? side : share.panels;
         block = block_inputs();
     }
 
-    Block start() const { return {0, side, 0, block < inputs ? block : inputs}; }
+    Block start() const { return {0, 0, side, 0, block < inputs ? block : inputs}; }
 
     /// The block that follows; its count is 0 after the last.
-    Block after(const Block& now) const {
-        const int64_t group_start = now.panel / group * group;
-        const int64_t left = share.panels - group_start, group_end = group_start + (left < group ? left : group);
-        Block next = now;
-        next.panel += now.side;
-        if (next.panel >= group_end) {
-            next.panel = group_start;
-            next.first += block;
-            if (next.first >= inputs) {
-                next.panel = group_end;
-                next.first = 0;
+    Block after(Block at) const {
+        const int64_t group_end = at.group + group < share.panels ? at.group + group : share.panels;
+        at.panel += at.side;
+        if (at.panel >= group_end) {
+            at.first += block;
+            if (at.first >= inputs) {
+                at.group = group_end;
+                at.first = 0;
             }
+            at.panel = at.group;
         }
-        next.side = share.panels - next.panel < side ? 1 : side;
-        next.count = next.panel >= share.panels ? 0 : inputs - next.first < block ? inputs - next.first : block;
-        return next;
+        for (at.side = side; at.panel + at.side > share.panels;) at.side /= 2;
+        at.count = at.panel >= share.panels ? 0 : inputs - at.first < block ? inputs - at.first : block;
+        return at;
     }
 
     const uint8_t* weights(const Block& at) const {
-        return share.matrix.data + (share.first_panel + at.panel) * panel_size + at.first / tiles.inputs * step_bytes();
+        return share.matrix.data + (share.first_panel + at.panel) * panel_size + (at.first ? at.first / tiles.inputs * step_bytes : 0);
     }
 
-    int64_t step_bytes() const { return panel_size / (inputs / tiles.inputs); }
-
     float* sums(const Block& at) const {
-        return reinterpret_cast<float*>(share.scratch + kStageBytes) + at.panel % group * share.rows * kPanel;
+        return reinterpret_cast<float*>(share.scratch + kStageBytes) + (at.panel - at.group) * share.rows * kPanel;
     }
 
 private:
+    /// A few rows are few sums at once: several panels hide how long additions take where a panel is soon over. Larger
+    /// panels are better read in one stream.
+    int64_t side_of_few() const {
+        if (share.rows > 3 || panel_size > kSmallPanel) return 1;
+        int64_t most = 4;
+        while (most > 1 && (most > share.panels || !tiles.of[share.rows - 1][most / 2])) most /= 2;
+        return most;
+    }
+
     /// Weights of a block stay in the first cache while several tiles of rows read them, or are staged there.
     int64_t block_inputs() const {
         if (share.matrix.packed && row_tiles == 1) return inputs;
@@ -145,19 +155,21 @@ void add_rows(const Walk& walk, const Block& block, TileWork& work, const uint8_
     work.input_stride = input.stride;
     work.group_stride = (input.columns + kGroup - 1) / kGroup;
     work.first = block.first == 0;
-    // One tile reads its weights once, in one stream; what several read again and again is fetched a block before.
-    const bool stream = walk.row_tiles == 1 && block.side == 1 && share.matrix.packed;
-    work.ahead = stream ? work.weights + kAhead : next ? next : work.weights;
-    work.ahead_step = stream || next ? (walk.step_bytes() * block.side + walk.row_tiles - 1) / walk.row_tiles : 0;
-    const int64_t each = share.rows / walk.row_tiles, longer = share.rows % walk.row_tiles;
+    // The processor foresees the one stream that one or two rows read as fast as it can be read. A tile of more rows
+    // reads it slower than memory delivers: what is read once is fetched a little before, and what several tiles read
+    // a block before.
+    if (next && share.rows > 2) {
+        work.ahead = walk.row_tiles == 1 ? work.weights + kAhead : next;
+        work.ahead_step = walk.step_bytes * block.side / walk.row_tiles;
+    }
     int64_t row = share.first_row;
     for (int64_t t = 0; t < walk.row_tiles; ++t) {
-        const int64_t rows = each + (t < longer);
+        const int64_t rows = walk.tile_rows + (t < walk.longer_tiles);
         work.inputs = input.data + row * input.stride + block.first * walk.input_bytes;
         work.group_sums = input.sums ? input.sums + row * work.group_stride + block.first / kGroup : nullptr;
         work.sums = walk.sums(block) + (row - share.first_row) * block.side * kPanel;
-        walk.tiles.of[rows - 1][block.side - 1](work);
-        work.ahead += work.ahead_step * (work.inputs_count / walk.tiles.inputs);
+        walk.tiles.of[rows - 1][block.side / 2](work);
+        if (work.ahead) work.ahead += work.ahead_step * (work.inputs_count / walk.tiles.inputs);
         row += rows;
     }
 }

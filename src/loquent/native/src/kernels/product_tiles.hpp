@@ -17,7 +17,7 @@ struct TileWork {
     int64_t inputs_count;
     float* sums;
     bool first;
-    const uint8_t* ahead;       // weights of later on, to be fetched into the cache: from here ...
+    const uint8_t* ahead;       // weights of later on, to be fetched into the cache: from here (null: none) ...
     int64_t ahead_step;         // ... this many bytes a step, or a group of int4
 };
 
@@ -96,10 +96,18 @@ void add_tile(const TileWork& work) {
         sums.start(work.sums + part, work.first);
         const uint8_t* weights = work.weights + part * Dot::kBytes;
         const uint8_t* inputs = work.inputs;
-        const uint8_t* ahead = work.ahead;
-        for (int64_t step = 0; step < steps; ++step) {
-            if (part == 0) fetch<P * kPanel * Dot::kBytes>(ahead);
-            ahead += work.ahead_step;
+        int64_t step = 0;
+        if (part == 0 && work.ahead) {
+            const uint8_t* ahead = work.ahead;
+            for (; step < steps; ++step) {
+                fetch<P * kPanel * Dot::kBytes>(ahead);
+                ahead += work.ahead_step;
+                sums.add(weights, work.panel_stride, inputs, work.input_stride);
+                weights += kPanel * Dot::kBytes;
+                inputs += 4;
+            }
+        }
+        for (; step < steps; ++step) {
             sums.add(weights, work.panel_stride, inputs, work.input_stride);
             weights += kPanel * Dot::kBytes;
             inputs += 4;
@@ -143,7 +151,7 @@ void add_int4_part(const TileWork& work, const uint8_t* weights, float* kept) {
     const uint8_t* ahead = work.ahead;
     for (int64_t group = 0; group < work.inputs_count / kGroup; ++group) {
         GroupSums<R> dots;
-        if (part == 0) fetch<kGroupBytes>(ahead);
+        if (part == 0 && ahead) fetch<kGroupBytes>(ahead);
         ahead += work.ahead_step;
 #pragma GCC unroll 4
         for (int j = 0; j < kGroup / 8; ++j)
