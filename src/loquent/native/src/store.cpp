@@ -1,22 +1,20 @@
 // The page store's memory: chunks of pages that come from the system as zeros and stay where they are.
 #include "store.hpp"
 
-#include <cstdlib>
+#include <algorithm>
 #include <cstring>
-#include <new>
 #include <stdexcept>
 #include <string>
 
-#if defined(__unix__) || defined(__APPLE__)
-#include <sys/mman.h>
-#endif
+#include "memory.hpp"
 
 namespace loquent {
 
 namespace {
 
-constexpr int64_t kChunkBytes = int64_t{1} << 25;
-constexpr int64_t kMostPages = 1024;  // of a chunk
+// Chunks are large enough for huge pages, and small enough that their first use, which clears them, is not felt.
+constexpr int64_t kChunkBytes = int64_t{1} << 24;
+constexpr int64_t kChunkPages = 64;
 
 int64_t element_bytes(Kind kind) {
     switch (kind) {
@@ -29,59 +27,35 @@ int64_t element_bytes(Kind kind) {
 
 int64_t whole_lines(int64_t bytes) { return (bytes + 63) / 64 * 64; }
 
-// Memory that nobody has touched costs nothing until it is written to.
-uint8_t* zeroed_memory(int64_t bytes) {
-#if defined(__unix__) || defined(__APPLE__)
-    void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (memory == MAP_FAILED) throw std::bad_alloc();
-    return static_cast<uint8_t*>(memory);
-#else
-    return static_cast<uint8_t*>(std::memset(::operator new(bytes, std::align_val_t(64)), 0, bytes));
-#endif
-}
-
-void free_memory(uint8_t* memory, int64_t bytes) {
-#if defined(__unix__) || defined(__APPLE__)
-    munmap(memory, bytes);
-#else
-    (void)bytes;
-    ::operator delete(memory, std::align_val_t(64));
-#endif
-}
-
 }  // namespace
 
 Store::Store(std::vector<LayerShape> layers, int64_t page_size, Kind kind)
     : page_size_(page_size), slots_(whole_vectors(page_size)), kind_(kind), layers_(std::move(layers)) {
     if (page_size < 1) throw std::invalid_argument("page_size=" + std::to_string(page_size) + " must be 1 or more");
-    const int64_t element = element_bytes(kind);
-    const int64_t scales = kind == Kind::int8 ? slots_ * 4 : 0;
-    // Per page first: how many pages a chunk has depends on it.
-    for (const LayerShape& layer : layers_) {
-        const int64_t values = whole_lines(slots_ * whole_vectors(layer.head_dim) * element);
-        const int64_t mask = layer.mask ? slots_ * 4 : 0;
-        page_bytes_ += layer.kv_heads * (whole_lines(layer.head_dim * slots_ * element) + values + 2 * scales + mask);
-    }
-    while ((page_bytes_ << (shift_ + 1)) <= kChunkBytes && (int64_t{1} << (shift_ + 1)) <= kMostPages) ++shift_;
-    const auto plane = [this](int64_t heads, int64_t bytes) {
-        const LayerView::Plane made{chunk_bytes_, bytes << shift_, bytes};
-        chunk_bytes_ += heads * made.head_bytes;
-        return made;
-    };
-    for (const LayerShape& layer : layers_) {
-        LayerView view{};
-        view.shift = shift_;
-        view.keys = plane(layer.kv_heads, whole_lines(layer.head_dim * slots_ * element));
-        view.values = plane(layer.kv_heads, whole_lines(slots_ * whole_vectors(layer.head_dim) * element));
-        view.key_scales = plane(layer.kv_heads, scales);
-        view.value_scales = plane(layer.kv_heads, scales);
-        view.mask = plane(layer.kv_heads, layer.mask ? slots_ * 4 : 0);
-        views_.push_back(view);
-    }
+    lay_out();
+    page_bytes_ = chunk_bytes_;
+    while (page_bytes_ << (shift_ + 1) <= kChunkBytes && int64_t{1} << (shift_ + 1) <= kChunkPages) ++shift_;
+    lay_out();
 }
 
-Store::~Store() {
-    for (uint8_t* chunk : chunks_) free_memory(chunk, chunk_bytes_);
+void Store::lay_out() {
+    const int64_t element = element_bytes(kind_), scales = kind_ == Kind::int8 ? slots_ * 4 : 0;
+    chunk_bytes_ = 0, views_.clear();
+    for (const LayerShape& layer : layers_) {
+        const auto plane = [&](int64_t bytes) {
+            const LayerView::Plane made{chunk_bytes_, bytes << shift_, bytes};
+            chunk_bytes_ += layer.kv_heads * made.head_bytes;
+            return made;
+        };
+        LayerView view{};
+        view.shift = shift_;
+        view.keys = plane(whole_lines(layer.head_dim * slots_ * element));
+        view.values = plane(whole_lines(slots_ * whole_vectors(layer.head_dim) * element));
+        view.key_scales = plane(scales);
+        view.value_scales = plane(scales);
+        view.mask = plane(layer.mask ? slots_ * 4 : 0);
+        views_.push_back(view);
+    }
 }
 
 void Store::resize(int64_t pages) {
@@ -90,9 +64,10 @@ void Store::resize(int64_t pages) {
     const size_t wanted = static_cast<size_t>((pages + chunk_pages - 1) / chunk_pages);
     // Pages that go are cleared while they are known, so that those of a chunk that stays come back as zeros.
     for (int64_t page = pages; page < pages_ && page < static_cast<int64_t>(wanted) * chunk_pages; ++page) clear(&page, 1);
-    for (; chunks_.size() > wanted; chunks_.pop_back()) free_memory(chunks_.back(), chunk_bytes_);
-    chunks_.reserve(wanted);
-    while (chunks_.size() < wanted && chunk_bytes_ > 0) chunks_.push_back(zeroed_memory(chunk_bytes_));
+    memory_.resize(std::min(wanted, memory_.size()));
+    while (memory_.size() < wanted) memory_.push_back(allocate(chunk_bytes_));
+    chunks_.clear();
+    for (const auto& chunk : memory_) chunks_.push_back(chunk.get());
     pages_ = pages;
 }
 

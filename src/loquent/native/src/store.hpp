@@ -10,6 +10,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "matrix.hpp"
@@ -39,7 +40,6 @@ class Store {
 public:
     /// Throws std::invalid_argument for a page size below 1 or another kind.
     Store(std::vector<LayerShape> layers, int64_t page_size, Kind kind);
-    ~Store();
     Store(const Store&) = delete;
     Store& operator=(const Store&) = delete;
 
@@ -68,6 +68,7 @@ public:
     float* mask(int64_t layer, int64_t page, int64_t head) const;
 
 private:
+    void lay_out();
     uint8_t* find(const LayerView::Plane& plane, int64_t page, int64_t head) const;
     /// Call `visit(bytes of the page's part, size)` for each contiguous part of a page.
     template <class Visit>
@@ -78,7 +79,9 @@ private:
     std::vector<LayerShape> layers_;
     std::vector<LayerView> views_;     // without their chunks
     int64_t page_bytes_ = 0, shift_ = 0, chunk_bytes_ = 0;
-    std::vector<uint8_t*> chunks_;     // of 2^shift_ pages; within one, a head's pages follow each other
+    // Chunks of 2^shift_ pages; within one, a head's pages follow each other.
+    std::vector<std::shared_ptr<uint8_t>> memory_;
+    std::vector<uint8_t*> chunks_;
 };
 
 }  // namespace loquent

@@ -34,12 +34,15 @@ public:
         results_ = queries_ + task.count * width_;
         totals_ = results_ + task.count * partial_floats(dims_);
         gathered_ = totals_ + task.count * partial_floats(dims_);
+        widened_ = gathered_ + kBlock * (dims_ + width_ + 3);
     }
 
     void run() {
         for (int64_t row = 0; row < task_.count; ++row) {
             const int64_t position = task_.start + token(row);
             low_[row] = first_seen(part_.window, position), high_[row] = position + 1;
+            const float* query = task_.qkv + token(row) * task_.qkv_stride + head(row);
+            for (int64_t d = 0; d < dims_; d += kSlots) fetch(query + d);
         }
         for (int64_t row = 0; row < task_.count; row += kTileRows) pack(row, rows_from(row));
         for (int64_t chunk = task_.first_chunk; chunk < task_.last_chunk; ++chunk) visit_chunk(chunk);
@@ -71,9 +74,14 @@ private:
             running_[row].start(results_ + row * partial_floats(dims_) + kSlots, width_);
         // Rows are in the order of their positions.
         const int64_t low = larger(low_[0], begin), high = smaller(high_[task_.count - 1], end);
-        for (int64_t base = low / kBlock * kBlock; base < high; base += kBlock) {
-            const Block<Element> block = find(base, larger(low, base), smaller(high, base + kBlock));
-            for (int64_t row = 0; row < task_.count; row += kTileRows) visit_tile(block, base, row, rows_from(row));
+        int64_t base = low / kBlock * kBlock;
+        Block<Element> block, next = find(base, low, smaller(high, base + kBlock));
+        for (; base < high; base += kBlock) {
+            const int64_t after = base + kBlock;
+            block = next;
+            if (after < high && !gathers()) next = find(after, after, smaller(high, after + kBlock));
+            visit_block(block, base, next);
+            if (after < high && gathers()) next = find(after, after, smaller(high, after + kBlock));
         }
         for (int64_t row = 0; row < task_.count; ++row)
             if (low_[row] < end && high_[row] > begin) keep(row, low_[row] >= begin);
@@ -90,17 +98,38 @@ private:
             join(to, result, width_);
     }
 
+    /// All rows over one block; `next` is the block after it, or it itself.
+    void visit_block(const Block<Element>& block, int64_t base, const Block<Element>& next) {
+        if (task_.count <= kTileRows) return visit_tile(block, base, 0, static_cast<int>(task_.count), &next);
+        if constexpr (sizeof(Element) < sizeof(float)) {
+            const Block<float> wide = widen_block(block);
+            visit_tiles(wide, base);
+        } else {
+            visit_tiles(block, base);
+        }
+    }
+
+    template <class Number>
+    void visit_tiles(const Block<Number>& block, int64_t base) {
+        for (int64_t row = 0; row < task_.count; row += kTileRows)
+            visit_tile(block, base, row, rows_from(row), static_cast<const Block<Number>*>(nullptr));
+    }
+
     // --- blocks ------------------------------------------------------------------------------------------------------
+
+    bool gathers() const { return task_.page_size % kSlots != 0; }
 
     /// The block at position `base`, of which somebody sees [low, high).
     Block<Element> find(int64_t base, int64_t low, int64_t high) {
-        if (task_.page_size % kSlots) return gather(base, low, high);
+        if (gathers()) return gather(base, low, high);
         Block<Element> block{};
         block.key_stride = task_.slots, block.value_stride = width_;
         for (int g = 0; g < kGroups; ++g) {
             const int64_t first = low / kSlots * kSlots, last = (high - 1) / kSlots * kSlots;
             const int64_t position = larger(first, smaller(last, base + g * kSlots));
-            const int64_t page = task_.pages[position / task_.page_size], slot = position % task_.page_size;
+            const bool usual = task_.page_size == kSlots;
+            const int64_t page = task_.pages[usual ? position / kSlots : position / task_.page_size];
+            const int64_t slot = usual ? 0 : position % task_.page_size;
             block.keys[g] = (const Element*)plane(task_.view.keys, page) + slot;
             block.values[g] = (const Element*)plane(task_.view.values, page) + slot * width_;
             block.key_scales[g] = (const float*)plane(task_.view.key_scales, page) + slot;
@@ -142,20 +171,39 @@ private:
         return block;
     }
 
+    /// The same in float32, for rows enough that they would widen its numbers again and again.
+    Block<float> widen_block(const Block<Element>& block) {
+        float *keys = widened_, *values = keys + dims_ * kBlock;
+        Block<float> wide{};
+        wide.key_stride = kBlock, wide.value_stride = width_;
+        for (int g = 0; g < kGroups; ++g) {
+            for (int64_t d = 0; d < dims_; ++d)
+                for (int v = 0; v < kSlots; v += kLanes)
+                    store(keys + d * kBlock + g * kSlots + v, widen(block.keys[g] + d * block.key_stride + v));
+            for (int64_t i = 0; i < kSlots * width_; i += kLanes)
+                store(values + g * kSlots * width_ + i, widen(block.values[g] + i));
+            wide.keys[g] = keys + g * kSlots, wide.values[g] = values + g * kSlots * width_;
+            wide.key_scales[g] = block.key_scales[g], wide.value_scales[g] = block.value_scales[g];
+            wide.mask[g] = block.mask[g];
+        }
+        return wide;
+    }
+
     // --- tiles -------------------------------------------------------------------------------------------------------
 
-    void visit_tile(const Block<Element>& block, int64_t base, int64_t row, int rows) {
+    template <class Number>
+    void visit_tile(const Block<Number>& block, int64_t base, int64_t row, int rows, const Block<Number>* next) {
         switch (rows) {
-            case 1: return visit<1>(block, base, row);
-            case 2: return visit<2>(block, base, row);
-            case 3: return visit<3>(block, base, row);
-            default: return visit<kTileRows>(block, base, row);
+            case 1: return visit<1>(block, base, row, next);
+            case 2: return visit<2>(block, base, row, next);
+            case 3: return visit<3>(block, base, row, next);
+            default: return visit<kTileRows>(block, base, row, next);
         }
     }
 
     /// All of a block for the `Rows` rows from `row` on.
-    template <int Rows>
-    void visit(const Block<Element>& block, int64_t base, int64_t row) {
+    template <int Rows, class Number>
+    void visit(const Block<Number>& block, int64_t base, int64_t row, const Block<Number>* next) {
         alignas(64) float scores[Rows * kBlock];
         int low[Rows], high[Rows];
         for (int r = 0; r < Rows; ++r) {
@@ -164,30 +212,32 @@ private:
         }
         // Positions do not fall from row to row: the first row's range begins first, the last row's ends last.
         if (low[0] >= high[Rows - 1]) return;
-        score<Rows>(queries_ + row * width_, block, low[0] / kSlots, (high[Rows - 1] + kSlots - 1) / kSlots, dims_, scores);
+        const int first = low[0] / kSlots, last = (high[Rows - 1] + kSlots - 1) / kSlots;
+        score<Rows>(queries_ + row * width_, block, first, last, dims_, scores, next);
         for (int r = 0; r < Rows; ++r) {
             if (low[r] == high[r]) continue;
             const Kept* kept = task_.kept ? task_.kept + token(row + r) : nullptr;
-            soften(scores + r * kBlock, block, low[r], high[r], base, part_.keep > 0, kept, running_[row + r]);
+            soften<sizeof(Element) == 1>(scores + r * kBlock, block, low[r], high[r], base, part_.keep > 0, kept, running_[row + r]);
         }
         // What not all rows see is added row by row, so that nothing a row does not see can touch it.
         const int begin = low[Rows - 1], end = static_cast<int>(larger(begin, high[0]));
         for (int r = 0; Rows > 1 && r < Rows; ++r) add_one(scores, block, r, low[r], smaller(begin, high[r]), row);
         if (begin < end)
-            add_values<Rows>(scores, block, begin, end, running_[row].read, partial_floats(dims_), width_);
+            add_values<Rows>(scores, block, begin, end, running_[row].read, partial_floats(dims_), width_, next);
         for (int r = 0; Rows > 1 && r < Rows; ++r) add_one(scores, block, r, larger(end, low[r]), high[r], row);
     }
 
-    void add_one(const float* scores, const Block<Element>& block, int r, int64_t low, int64_t high, int64_t row) {
+    template <class Number>
+    void add_one(const float* scores, const Block<Number>& block, int r, int64_t low, int64_t high, int64_t row) {
         if (low >= high) return;
         add_values<1>(scores + r * kBlock, block, static_cast<int>(low), static_cast<int>(high), running_[row + r].read,
-                      partial_floats(dims_), width_);
+                      partial_floats(dims_), width_, static_cast<const Block<Number>*>(nullptr));
     }
 
     const ReadTask& task_;
     const AttentionPart& part_;
     const int64_t dims_, width_, group_;
-    float *queries_, *results_, *totals_, *gathered_;
+    float *queries_, *results_, *totals_, *gathered_, *widened_;
     int64_t low_[kShareRows], high_[kShareRows];   // the positions that each row sees
     Running running_[kShareRows];
 };

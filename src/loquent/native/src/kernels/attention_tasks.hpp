@@ -62,7 +62,7 @@ constexpr int64_t partial_floats(int64_t head_dim) { return 16 + whole_vectors(h
 /// Floats that a ReadTask of `rows` needs to work in.
 constexpr int64_t read_scratch(int64_t head_dim, int64_t rows) {
     const int64_t own = rows * (whole_vectors(head_dim) + 2 * partial_floats(head_dim));
-    return own + kBlock * (head_dim + whole_vectors(head_dim) + 3);
+    return own + 2 * kBlock * (head_dim + whole_vectors(head_dim) + 3);
 }
 
 /// The positions that the query at `position` sees: from `low` up to itself.

@@ -44,76 +44,111 @@ template <class Element>
 struct Block {
     const Element* keys[kGroups];       // [head_dim][key_stride]
     const Element* values[kGroups];     // [16][value_stride]
-    const float* key_scales[kGroups];   // int8 only
+    const float* key_scales[kGroups];   // of int8 stores only
     const float* value_scales[kGroups];
     const float* mask[kGroups];         // dynamic mask only
     int64_t key_stride, value_stride;
 };
 
+/// Ask for memory that is read soon: where a few queries read all keys and values once, waiting for it is most of the
+/// time, and the processor does not guess where the next page is.
+inline void fetch(const void* memory) { __builtin_prefetch(memory); }
+
 /// scores[r][g * 16 + slot] = queries[.][r] . keys of `Groups` groups; queries are (dims, Rows), scores kBlock apart.
+/// `next` (or null) are the groups that are read next.
 template <int Rows, int Groups, class Element>
-inline void score_groups(const float* queries, const Element* const* groups, int64_t stride, int64_t dims, float* scores) {
-    Vec sums[Rows][Groups * kVectors] = {};
+inline void score_groups(const float* queries, const Element* const* groups, int64_t stride, int64_t dims, float* scores,
+                         const Element* const* next) {
+    Vec sums[Rows][Groups * kVectors];
+#pragma GCC unroll 16
+    for (int r = 0; r < Rows; ++r)
+#pragma GCC unroll 16
+        for (int v = 0; v < Groups * kVectors; ++v) sums[r][v] = Vec{};
     const Element* keys[Groups];
+#pragma GCC unroll 16
     for (int g = 0; g < Groups; ++g) keys[g] = groups[g];
     for (int64_t d = 0; d < dims; ++d) {
+        if (next)
+#pragma GCC unroll 16
+            for (int g = 0; g < Groups; ++g) fetch(next[g] + d * stride);
         Vec query[Rows];
+#pragma GCC unroll 16
         for (int r = 0; r < Rows; ++r) query[r] = splat(queries[d * Rows + r]);
+#pragma GCC unroll 16
         for (int g = 0; g < Groups; ++g)
+#pragma GCC unroll 16
             for (int v = 0; v < kVectors; ++v) {
                 const Vec key = widen(keys[g] + d * stride + v * kLanes);
+#pragma GCC unroll 16
                 for (int r = 0; r < Rows; ++r)
                     sums[r][g * kVectors + v] = fma(query[r], key, sums[r][g * kVectors + v]);
             }
     }
+#pragma GCC unroll 16
     for (int r = 0; r < Rows; ++r)
+#pragma GCC unroll 16
         for (int v = 0; v < Groups * kVectors; ++v) store(scores + r * kBlock + v * kLanes, sums[r][v]);
 }
 
 /// The scores of groups [first, last) of a block; others may be written too.
 template <int Rows, class Element>
-inline void score(const float* queries, const Block<Element>& block, int first, int last, int64_t dims, float* scores) {
+inline void score(const float* queries, const Block<Element>& block, int first, int last, int64_t dims, float* scores,
+                  const Block<Element>* next) {
     constexpr int most = fitting(Rows * kVectors);
     for (int g = first / most * most; g < last; g += most)
-        score_groups<Rows, most>(queries, block.keys + g, block.key_stride, dims, scores + g * kSlots);
+        score_groups<Rows, most>(queries, block.keys + g, block.key_stride, dims, scores + g * kSlots,
+                                 next ? next->keys + g : nullptr);
 }
 
 /// sums[r][0...Vectors] += weights[r][slot] * values[slot] for slots [low, high) of a block.
 template <int Rows, int Vectors, class Element>
 inline void add_vectors(const float* weights, const Block<Element>& block, int64_t column, int low, int high, float* sums,
-                        int64_t stride) {
+                        int64_t stride, const Block<Element>* next) {
     Vec kept[Rows][Vectors];
+#pragma GCC unroll 16
     for (int r = 0; r < Rows; ++r)
+#pragma GCC unroll 16
         for (int v = 0; v < Vectors; ++v) kept[r][v] = load(sums + r * stride + v * kLanes);
     for (int g = low / kSlots; g * kSlots < high; ++g) {
         const int begin = g * kSlots < low ? low : g * kSlots, end = (g + 1) * kSlots < high ? (g + 1) * kSlots : high;
-        const Element* values = block.values[g] + (begin - g * kSlots) * block.value_stride + column;
+        const int64_t offset = (begin - g * kSlots) * block.value_stride + column;
+        const Element *values = block.values[g] + offset, *ahead = next ? next->values[g] + offset : nullptr;
         for (int slot = begin; slot < end; ++slot, values += block.value_stride) {
+            if (ahead) {
+#pragma GCC unroll 16
+                for (int v = 0; v < Vectors; ++v) fetch(ahead + v * kLanes);
+                ahead += block.value_stride;
+            }
             Vec value[Vectors];
+#pragma GCC unroll 16
             for (int v = 0; v < Vectors; ++v) value[v] = widen(values + v * kLanes);
+#pragma GCC unroll 16
             for (int r = 0; r < Rows; ++r) {
                 const Vec weight = splat(weights[r * kBlock + slot]);
+#pragma GCC unroll 16
                 for (int v = 0; v < Vectors; ++v) kept[r][v] = fma(weight, value[v], kept[r][v]);
             }
         }
     }
+#pragma GCC unroll 16
     for (int r = 0; r < Rows; ++r)
+#pragma GCC unroll 16
         for (int v = 0; v < Vectors; ++v) store(sums + r * stride + v * kLanes, kept[r][v]);
 }
 
 /// The same for a whole head.
 template <int Rows, class Element>
 inline void add_values(const float* weights, const Block<Element>& block, int low, int high, float* sums, int64_t stride,
-                       int64_t dims) {
+                       int64_t dims, const Block<Element>* next) {
     constexpr int most = fitting(Rows);
     int64_t column = 0;
     for (; column + most * kLanes <= dims; column += most * kLanes)
-        add_vectors<Rows, most>(weights, block, column, low, high, sums + column, stride);
+        add_vectors<Rows, most>(weights, block, column, low, high, sums + column, stride, next);
     if constexpr (most > 2)
         for (; column + 2 * kLanes <= dims; column += 2 * kLanes)
-            add_vectors<Rows, 2>(weights, block, column, low, high, sums + column, stride);
+            add_vectors<Rows, 2>(weights, block, column, low, high, sums + column, stride, next);
     for (; column < dims; column += kLanes)
-        add_vectors<Rows, 1>(weights, block, column, low, high, sums + column, stride);
+        add_vectors<Rows, 1>(weights, block, column, low, high, sums + column, stride, next);
 }
 
 constexpr float kLowest = -1e30f;   // below all scores, and still finite: differences to it are numbers
@@ -150,8 +185,8 @@ inline Ints kept_lanes(const Kept& kept, Vec values, Ints slots, int64_t base) {
     return (rounded > kept.threshold) | ((rounded == kept.threshold) & (slots >= oldest));
 }
 
-/// Turn one row's scores of slots [low, high) of the block at position `base` into weights, in place.
-template <class Element>
+/// Turn one row's scores of slots [low, high) of the block at position `base` into weights, in place; `Scaled` where the store is int8.
+template <bool Scaled, class Element>
 inline void soften(float* scores, const Block<Element>& block, int low, int high, int64_t base, bool masked,
                    const Kept* kept, Running& running) {
     const int first = low / kLanes, last = (high + kLanes - 1) / kLanes;
@@ -162,7 +197,7 @@ inline void soften(float* scores, const Block<Element>& block, int low, int high
         const Ints slots = lane_numbers() + i * kLanes;
         Ints seen = (slots >= low) & (slots < high);
         x[i] = load(scores + i * kLanes);
-        if constexpr (sizeof(Element) == 1) x[i] = x[i] * load(block.key_scales[group] + lane);
+        if constexpr (Scaled) x[i] = x[i] * load(block.key_scales[group] + lane);
         if (masked) {
             const Vec values = load(block.mask[group] + lane);
             x[i] = x[i] + values;
@@ -176,7 +211,7 @@ inline void soften(float* scores, const Block<Element>& block, int low, int high
     for (int i = first; i < last; ++i) {
         Vec weight = exp(x[i] - running.highest);
         running.sum = running.sum + weight;
-        if constexpr (sizeof(Element) == 1)
+        if constexpr (Scaled)
             weight = weight * load(block.value_scales[i / kVectors] + i % kVectors * kLanes);
         store(scores + i * kLanes, weight);
     }

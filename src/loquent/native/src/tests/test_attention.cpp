@@ -1,5 +1,5 @@
 // Attention against its definition in float64, and to the bit against itself in other cuts, batches and threads.
-// `test_attention time` prints how long it takes instead.
+// `test_attention time [shape]` prints how long it takes instead.
 #include <cstring>
 
 #include "attention_reference.hpp"
@@ -158,7 +158,7 @@ void of_equal_mask_values_the_most_recent_are_seen() {
 }  // namespace
 
 int main(int count, char** arguments) {
-    if (count > 1 && !std::strcmp(arguments[1], "time")) return print_times();
+    if (count > 1 && !std::strcmp(arguments[1], "time")) return print_times(count > 2 ? arguments[2] : "");
     agrees_with_the_definition();
     agrees_over_several_chunks();
     cuts_and_batches_change_no_bit();
