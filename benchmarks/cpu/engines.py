@@ -106,23 +106,28 @@ class Engine:
     precisions: tuple[str, ...]
     families: tuple[str, ...]
     files: Files
-    beams: bool = True
+    start_module: str = ""  # what starts cold, where it is another one
 
     def has(self, shape: Shape, precision: str) -> bool:
         return shape.family in self.families and precision in self.precisions
 
-    def command(self, places: Places, files: Path | str, precision: str, threads: int) -> list[str]:
-        """What serves the files, or with a text behind it writes one token and ends."""
+    def serving(self, places: Places, files: Path, precision: str, threads: int) -> list[str]:
+        """The command that serves the files."""
         return [places.python(self.environment), "-m", self.module, str(files), precision, str(threads)]
+
+    def starting(self, places: Places, files: Path | str, precision: str, threads: int, text: str) -> list[str]:
+        """The command that writes the token after a text and ends."""
+        module = self.start_module or self.module
+        return [places.python(self.environment), "-m", module, str(files), precision, str(threads), text]
 
 
 ALL = tuple(shape.family for shape in SHAPES)
-OURS = Engine("ours", "", "cpu.serve_loquent", PRECISIONS, ALL, quantized)
+OURS = Engine("ours", "", "cpu.serve_loquent", PRECISIONS, ALL, quantized, "cpu.first_token")
 TRANSFORMERS = Engine(
     "transformers", "transformers", "cpu.serve_transformers", ("float32", "bfloat16"), ALL, checkpoint
 )
 CTRANSLATE2 = Engine("ctranslate2", "ctranslate2", "cpu.serve_ctranslate2", ("float32", "int8"), CONVERTED, ctranslate2)
-LLAMA = Engine("llama.cpp", "llama", "cpu.serve_llama", PRECISIONS, CONVERTED, gguf, beams=False)
+LLAMA = Engine("llama.cpp", "llama", "cpu.serve_llama", PRECISIONS, CONVERTED, gguf)
 ENGINES: Sequence[Engine] = (OURS, TRANSFORMERS, CTRANSLATE2, LLAMA)
 
 

@@ -77,7 +77,7 @@ class Contest:
         key = engine.name, precision
         try:
             files = engine.files(self.places, self.shape, precision)
-            child = Child(engine.command(self.places, files, precision, threads), self.places.environment(threads))
+            child = Child(engine.serving(self.places, files, precision, threads), self.places.environment(threads))
             stack.callback(child.close)
             self.results.versions[engine.name] = child.ready()
             child.ask(task="greedy", batch=1, prompt=8, new=2, salt=self.fresh())
@@ -130,7 +130,7 @@ def profiles(
     """Where our steps spend their time, a text for each precision and batch."""
     for precision in precisions:
         files = OURS.files(places, shape, precision)
-        child = Child(OURS.command(places, files, precision, threads), places.environment(threads))
+        child = Child(OURS.serving(places, files, precision, threads), places.environment(threads))
         child.ready()
         for batch in batches:
             text = child.ask(task="profile", batch=batch, salt=0)
@@ -147,14 +147,16 @@ def cold_starts(
         for precision in precisions:
             if engine.has(shape, precision):
                 files = engine.files(places, shape, precision)
-                commands[engine.name, precision] = engine.command(places, files, precision, threads)
+                commands[engine.name, precision] = engine.starting(places, files, precision, threads, TEXT)
     if OURS in engines:
-        commands["ours, the default model", "auto"] = OURS.command(places, "default", "auto", threads)
+        commands["ours, the default model", ""] = OURS.starting(places, "default", "auto", threads, TEXT)
+        options = ["--max-new-tokens", "1", "--quiet"]
+        commands["loquent generate, to its end", ""] = [sys.executable, "-m", "loquent", "generate", TEXT, *options]
     times: dict[Key, list[float]] = {key: [] for key in commands}
     for number in range(rounds + 1):
         for key in list(times):
             try:
-                seconds = seconds_to_first_line([*commands[key], TEXT], places.environment(threads))
+                seconds = seconds_to_first_line(commands[key], places.environment(threads))
             except ChildFailedError as error:
                 print(f"  {' in '.join(key)} did not start: {error}", file=sys.stderr)
                 del times[key]

@@ -37,6 +37,9 @@ class Llama:
         self.vocabulary = llama_cpp.llama_vocab_n_tokens(self.vocab)
         self.contexts: dict[tuple[int, int], Any] = {}
         self.batch = llama_cpp.llama_batch_init(LONGEST_READ, 0, 1)
+        self.tokens = np.ctypeslib.as_array(self.batch.token, shape=(LONGEST_READ,))
+        self.positions = np.ctypeslib.as_array(self.batch.pos, shape=(LONGEST_READ,))
+        self.logits: dict[tuple[int, int], NDArray[np.float32]] = {}  # views, by their address and rows
 
     def context(self, sequences: int, length: int) -> Any:
         """An empty context for so many sequences of this length each."""
@@ -52,26 +55,28 @@ class Llama:
             if not self.contexts[key]:
                 raise RuntimeError(f"llama.cpp cannot open {sequences} sequences of {length} tokens")
         context = self.contexts[key]
-        llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(context), True)
+        llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(context), False)
         return context
 
-    def read(self, context: Any, tokens: Sequence[tuple[int, int, int, bool]]) -> None:
-        """Read tokens, each as (id, position, sequence, whether its logits are wanted), in one call."""
-        batch = self.batch
-        batch.n_tokens = len(tokens)
+    def fill(self, tokens: Sequence[tuple[int, int, int, bool]]) -> None:
+        """What the next call reads, each as (id, position, sequence, whether its logits are wanted)."""
+        self.batch.n_tokens = len(tokens)
         for slot, (token, position, sequence, wanted) in enumerate(tokens):
-            batch.token[slot] = token
-            batch.pos[slot] = position
-            batch.n_seq_id[slot] = 1
-            batch.seq_id[slot][0] = sequence
-            batch.logits[slot] = wanted
-        if llama_cpp.llama_decode(context, batch):
-            raise RuntimeError("llama_decode failed")
+            self.tokens[slot] = token
+            self.positions[slot] = position
+            self.batch.n_seq_id[slot] = 1
+            self.batch.seq_id[slot][0] = sequence
+            self.batch.logits[slot] = wanted
 
-    def best(self, context: Any, rows: int) -> NDArray[np.int64]:
-        """The best token of each row of logits."""
-        logits = llama_cpp.llama_get_logits(context)
-        return np.ctypeslib.as_array(logits, shape=(rows, self.vocabulary)).argmax(axis=1)
+    def read(self, context: Any, rows: int) -> NDArray[np.int64]:
+        """Read what was filled in, and give the best token of each of so many rows of logits."""
+        if llama_cpp.llama_decode(context, self.batch):
+            raise RuntimeError("llama_decode failed")
+        address = ctypes.addressof(llama_cpp.llama_get_logits(context).contents), rows
+        if address not in self.logits:  # making a view costs more than a small model's head
+            values = llama_cpp.llama_get_logits(context)
+            self.logits[address] = np.ctypeslib.as_array(values, shape=(rows, self.vocabulary))
+        return self.logits[address].argmax(axis=1)
 
     def read_prompts(self, context: Any, prompts: Sequence[Prompt]) -> list[int]:
         """The token after each prompt; prompts are read as many at a time as fit into one call."""
@@ -79,20 +84,20 @@ class Llama:
         found: list[int] = []
         for first in range(0, len(prompts), at_once):
             part = list(enumerate(prompts))[first : first + at_once]
-            tokens = [(t, p, row, p == len(prompt) - 1) for row, prompt in part for p, t in enumerate(prompt)]
-            self.read(context, tokens)
-            found += self.best(context, len(part)).tolist()
+            self.fill([(t, p, row, p == len(prompt) - 1) for row, prompt in part for p, t in enumerate(prompt)])
+            found += self.read(context, len(part)).tolist()
         return found
 
     def decode(self, prompts: Sequence[Prompt], new: int) -> Rate:
-        rate = Rate(len(prompts), new)
-        length = len(prompts[0])
-        context = self.context(len(prompts), length + new)
-        tokens = self.read_prompts(context, prompts)
+        rows, length = len(prompts), len(prompts[0])
+        rate = Rate(rows, new)
+        context = self.context(rows, length + new)
+        first = self.read_prompts(context, prompts)
         rate.tick_all()
-        for step in range(new - 1):
-            self.read(context, [(token, length + step, row, True) for row, token in enumerate(tokens)])
-            tokens = self.best(context, len(prompts)).tolist()
+        self.fill([(token, length, row, True) for row, token in enumerate(first)])
+        for _ in range(new - 1):
+            self.tokens[:rows] = self.read(context, rows)
+            self.positions[:rows] += 1
             rate.tick_all()
         return rate
 
@@ -106,8 +111,8 @@ class Llama:
         context = self.context(1, len(prompt) + new)
         tokens = self.read_prompts(context, [prompt])
         for position in range(len(prompt), len(prompt) + new - 1):
-            self.read(context, [(tokens[-1], position, 0, True)])
-            tokens += self.best(context, 1).tolist()
+            self.fill([(tokens[-1], position, 0, True)])
+            tokens += self.read(context, 1).tolist()
         return tokens
 
     def profile(self, batch: int) -> str:

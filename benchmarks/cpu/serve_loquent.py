@@ -1,9 +1,6 @@
 """Loquent as an engine, through what `loquent.load` gives.
 
-python -m cpu.serve_loquent FOLDER PRECISION THREADS    serves; the threads are LOQUENT_THREADS
-python -m cpu.serve_loquent FOLDER PRECISION THREADS TEXT    prints the first token after a text
-
-The folder "default" is the model in the package.
+python -m cpu.serve_loquent FOLDER PRECISION THREADS    serves; the threads are those of LOQUENT_THREADS
 """
 
 from __future__ import annotations
@@ -82,16 +79,5 @@ def stages(timings: Sequence[tuple[str, int, float]], wall: float) -> str:
     return "\n".join([*lines, f"    {'around the plan':<52} {1 - spent / wall:>7.1%}"])
 
 
-def first_token(folder: str, precision: Any, text: str) -> None:
-    model = loquent.load(None if folder == "default" else folder, precision=precision, device="cpu")
-    for event in model.events([text], max_new_tokens=4, do_sample=False):
-        if event.tokens:
-            print(event.text, flush=True)
-            return
-
-
 if __name__ == "__main__":
-    if len(sys.argv) > 4:
-        first_token(sys.argv[1], sys.argv[2], sys.argv[4])
-    else:
-        serve(Loquent(sys.argv[1], sys.argv[2]))
+    serve(Loquent(sys.argv[1], sys.argv[2]))
