@@ -10,6 +10,8 @@
 namespace loquent {
 namespace {
 
+constexpr int kClips = 12;            // ranges that int4 tries besides the whole one ...
+constexpr float kClipStep = 0.025f;   // ... each smaller by this part of it
 constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to whole numbers
 
 /// A unit of 32 bits of a row goes to its place in the panel: [unit][32].
@@ -55,46 +57,54 @@ Int8Row pack_int8(const float* row, int64_t columns, uint8_t* panel, int64_t lan
     return {most >= 1e-30f ? most / 127.0f : 0.0f, (int32_t)((uint32_t)sum * 128u)};
 }
 
-/// A group of up to 32 weights, as `scale * q + minimum`.
+using Four = float __attribute__((vector_size(16)));   // every processor has it
+
+/// A group of 32 weights as `scale * q + minimum`.
 struct Group {
-    uint16_t scale, minimum;
-    float error;
-    uint8_t q[kGroup];
+    uint16_t scale_bits, minimum_bits;
+    float scale, minimum, inverse;
+
+    /// The numbers between `low` and `high` in 16 steps; what lies outside is clipped.
+    Group(float low, float high)
+        : scale_bits(f16_of((high - low) / 15.0f)), minimum_bits(f16_of(low)), scale(float_of_f16(scale_bits)),
+          minimum(float_of_f16(minimum_bits)), inverse(scale > 0 ? 1.0f / scale : 0.0f) {}
+
+    /// The nearest q of four weights; what is no number is 0.
+    Four round(Four x) const {
+        Four q = (x - minimum) * inverse;
+        q = q > 0.0f ? q : Four{};
+        q = q < 15.0f ? q : Four{} + 15.0f;
+        return (q + kRound) - kRound;
+    }
+
+    float error(const Four (&x)[kGroup / 4]) const {
+        Four total{};
+        for (const Four& four : x) {
+            const Four wrong = round(four) * scale + minimum - four;
+            total += wrong * wrong;
+        }
+        return (total[0] + total[1]) + (total[2] + total[3]);
+    }
 };
 
-/// The numbers between `low` and `high` as 16 steps; what lies outside is clipped.
-Group round_group(const float* x, float low, float high) {
-    Group group;
-    group.scale = f16_of((high - low) / 15.0f);
-    group.minimum = f16_of(low);
-    const float scale = float_of_f16(group.scale), minimum = float_of_f16(group.minimum);
-    const float inverse = scale > 0 ? 1.0f / scale : 0.0f;
-    float errors[4] = {};
-    for (int i = 0; i < kGroup; i += 4)
-        for (int k = 0; k < 4; ++k) {
-            float q = (x[i + k] - minimum) * inverse;
-            q = q > 0.0f ? q : 0.0f;
-            q = q < 15.0f ? q : 15.0f;
-            q = (q + kRound) - kRound;
-            group.q[i + k] = (uint8_t)(int32_t)q;
-            const float wrong = q * scale + minimum - x[i + k];
-            errors[k] += wrong * wrong;
-        }
-    group.error = (errors[0] + errors[1]) + (errors[2] + errors[3]);
-    return group;
-}
-
-Group quantize_group(const float* x) {
-    float low = x[0], high = x[0];
+Group quantize_group(const float* numbers) {
+    Four x[kGroup / 4];
+    std::memcpy(x, numbers, sizeof x);
+    float low = numbers[0], high = numbers[0];
     for (int i = 1; i < kGroup; ++i) {
-        low = x[i] < low ? x[i] : low;
-        high = x[i] > high ? x[i] : high;
+        low = numbers[i] < low ? numbers[i] : low;
+        high = numbers[i] > high ? numbers[i] : high;
     }
-    Group best = round_group(x, low, high);
-    for (int step = 1; step <= 12; ++step) {
-        const float kept = 1.0f - 0.025f * (float)step;
-        const Group group = round_group(x, low * kept, high * kept);
-        if (group.error < best.error) best = group;
+    Group best(low, high);
+    float least = best.error(x);
+    for (int step = 1; step <= kClips; ++step) {
+        const float kept = 1.0f - kClipStep * (float)step;
+        const Group group(low * kept, high * kept);
+        const float error = group.error(x);
+        if (error < least) {
+            least = error;
+            best = group;
+        }
     }
     return best;
 }
@@ -103,11 +113,15 @@ Group quantize_group(const float* x) {
 void pack_int4(const float* row, int64_t columns, uint8_t* panel, int64_t lane) {
     for (int64_t first = 0; first < columns; first += kGroup) {
         const Group group = quantize_group(row + first);
-        for (int j = 0; j < kGroup / 8; ++j)
-            for (int i = 0; i < 4; ++i)
-                panel[(j * kPanel + lane) * 4 + i] = (uint8_t)(group.q[8 * j + i] | group.q[8 * j + 4 + i] << 4);
-        std::memcpy(panel + kGroup * kPanel / 2 + lane * 2, &group.scale, 2);
-        std::memcpy(panel + kGroup * kPanel / 2 + (kPanel + lane) * 2, &group.minimum, 2);
+        for (int j = 0; j < kGroup / 8; ++j) {
+            Four low, high;
+            std::memcpy(&low, row + first + 8 * j, sizeof low);
+            std::memcpy(&high, row + first + 8 * j + 4, sizeof high);
+            const Four bytes = group.round(low) + 16.0f * group.round(high);
+            for (int i = 0; i < 4; ++i) panel[(j * kPanel + lane) * 4 + i] = (uint8_t)(int32_t)bytes[i];
+        }
+        std::memcpy(panel + kGroup * kPanel / 2 + lane * 2, &group.scale_bits, 2);
+        std::memcpy(panel + kGroup * kPanel / 2 + (kPanel + lane) * 2, &group.minimum_bits, 2);
         panel += kGroup * kPanel / 2 + 4 * kPanel;
     }
 }

@@ -51,33 +51,49 @@ struct WidenedHalves {
     static Ints read(const uint8_t* from) { return (Ints)Float16Dot::weights(from); }
 };
 
+/// A block of kLanes rows and units; rows and elements that are not there are zeros.
 template <class Unit>
-inline Ints read_some(const uint8_t* from, int64_t elements) {
-    constexpr int kFull = kLanes * Unit::kElements;
-    if (elements >= kFull) return Unit::read(from);
-    alignas(64) uint8_t copy[kFull * Unit::kBytes] = {};
-    std::memcpy(copy, from, elements * Unit::kBytes);
-    return Unit::read(copy);
+inline void read_edge(Ints (&block)[kLanes], const uint8_t* from, int64_t row_bytes, int64_t rows, int64_t elements) {
+    constexpr int64_t kFull = kLanes * Unit::kElements;
+    for (int r = 0; r < kLanes; ++r) {
+        alignas(64) uint8_t copy[kFull * Unit::kBytes] = {};
+        if (r < rows) std::memcpy(copy, from + r * row_bytes, (elements < kFull ? elements : kFull) * Unit::kBytes);
+        block[r] = Unit::read(copy);
+    }
+}
+
+template <class Unit>
+inline void read_whole(Ints (&block)[kLanes], const uint8_t* from, int64_t row_bytes) {
+#pragma GCC unroll 16
+    for (int r = 0; r < kLanes; ++r) block[r] = Unit::read(from + r * row_bytes);
 }
 
 /// Inputs [first, first + count) of a panel, as [unit][32] units, `count` a whole number of units.
 template <class Unit>
 void stage(const Matrix& matrix, int64_t panel, int64_t first, int64_t count, uint8_t* to) {
-    const int64_t units = count / Unit::kElements;
+    constexpr int64_t kFull = kLanes * Unit::kElements;
+    const int64_t units = count / Unit::kElements, row_bytes = matrix.row_stride * Unit::kBytes;
     for (int half = 0; half < kPanel; half += kLanes) {
         const int64_t row = panel * kPanel + half;
         const int64_t rows = matrix.rows - row;   // may be none
-        const uint8_t* from = matrix.data + (row * matrix.row_stride + first) * Unit::kBytes;
+        const uint8_t* from = matrix.data + row * row_bytes + first * Unit::kBytes;
         for (int64_t unit = 0; unit < units; unit += kLanes) {
-            const int64_t there = matrix.columns - first - unit * Unit::kElements;
+            const int64_t elements = matrix.columns - first - unit * Unit::kElements;
             Ints block[kLanes];
-#pragma GCC unroll 16
-            for (int r = 0; r < kLanes; ++r)
-                block[r] = r < rows ? read_some<Unit>(from + r * matrix.row_stride * Unit::kBytes, there) : Ints{};
+            if (rows >= kLanes && elements >= kFull)
+                read_whole<Unit>(block, from, row_bytes);
+            else
+                read_edge<Unit>(block, from, row_bytes, rows, elements);
             transpose(block);
             const int64_t filled = units - unit < kLanes ? units - unit : kLanes;
-            for (int u = 0; u < filled; ++u) std::memcpy(to + ((unit + u) * kPanel + half) * 4, &block[u], sizeof(Ints));
-            from += kLanes * Unit::kElements * Unit::kBytes;
+            uint8_t* out = to + (unit * kPanel + half) * 4;
+            if (filled == kLanes) {
+#pragma GCC unroll 16
+                for (int u = 0; u < kLanes; ++u) std::memcpy(out + u * kPanel * 4, &block[u], sizeof(Ints));
+            } else {
+                for (int u = 0; u < filled; ++u) std::memcpy(out + u * kPanel * 4, &block[u], sizeof(Ints));
+            }
+            from += kFull * Unit::kBytes;
         }
     }
 }
