@@ -55,9 +55,10 @@ private:
 
 thread_local Scratch worker_scratch, partial_scratch;
 
+/// Tokens of a segment.
 struct Rows {
     const Segment* segment;
-    int64_t first, count;   // tokens of the segment (writing) or query rows of a key-value head (reading)
+    int64_t first, count;
 };
 
 /// One key-value head and some rows over chunks [first_chunk, last_chunk).
@@ -84,7 +85,7 @@ private:
     void plan();
     void split(const Unit& unit);
     void choose_keys(const Segment& segment, int64_t kv_head, Kept* kept) const;
-    WriteTask write_task(const Segment& segment, int64_t token, float* qkv) const;
+    WriteTask write_task(const Rows& rows, float* qkv, int64_t qkv_stride) const;
     void run_unit(const Unit& unit, const float* qkv, int64_t qkv_stride, float* read, int64_t read_stride) const;
     void join(float* read, int64_t read_stride) const;
 
@@ -102,15 +103,17 @@ private:
 
 // --- writing ---------------------------------------------------------------------------------------------------------
 
-WriteTask Step::write_task(const Segment& segment, int64_t token, float* qkv) const {
-    const int64_t position = segment.start + token, page_size = store_.page_size();
+WriteTask Step::write_task(const Rows& rows, float* qkv, int64_t qkv_stride) const {
+    const Segment& segment = *rows.segment;
     WriteTask task{};
-    task.part = &part_, task.view = view_, task.kind = store_.kind(), task.slots = store_.slots();
-    task.page = segment.pages[position / page_size], task.slot = position % page_size;
-    task.qkv = qkv;
+    task.part = &part_, task.view = view_, task.kind = store_.kind();
+    task.page_size = store_.page_size(), task.slots = store_.slots(), task.pages = segment.pages;
+    task.position = segment.start + rows.first, task.count = rows.count;
+    task.qkv = qkv + (segment.first + rows.first) * qkv_stride, task.qkv_stride = qkv_stride;
     if (part_.rotary >= 0) {
         const RotaryTable& table = tables_[segment.tables[part_.rotary]];
-        task.cosines = table.cosines(position), task.sines = table.sines(position), task.pairs = table.pairs();
+        task.cosines = table.cosines(task.position), task.sines = table.sines(task.position);
+        task.pairs = table.pairs();
     }
     task.scratch = worker_scratch.reserve(part_.head_dim);
     return task;
@@ -127,10 +130,7 @@ void Step::write(float* qkv, int64_t qkv_stride) {
     const auto& functions = kernels();
     pool_.run((count + together - 1) / together, [&](int64_t share) {
         for (int64_t i = share * together; i < std::min(count, (share + 1) * together); ++i)
-            for (int64_t token = shares[i].first; token < shares[i].first + shares[i].count; ++token) {
-                const Segment& segment = *shares[i].segment;
-                functions.write_token(write_task(segment, token, qkv + (segment.first + token) * qkv_stride));
-            }
+            functions.write_tokens(write_task(shares[i], qkv, qkv_stride));
     });
 }
 

@@ -21,7 +21,7 @@ struct Kernels {
     void (*prepare_row)(const float* x, Prepared& prepared, int64_t row);
     void (*multiply_share)(const ProductShare& share);
     // kernels/attention_write.cpp, kernels/attention_read.cpp; what they do is in kernels/attention_kernels.hpp
-    void (*write_token)(const WriteTask& task);
+    void (*write_tokens)(const WriteTask& task);
     void (*read_rows)(const ReadTask& task);
     void (*join_chunks)(float* partials, int64_t chunks, int64_t head_dim, float* read);
     // kernels/experts.cpp

@@ -5,8 +5,8 @@
 
 namespace loquent::LOQUENT_ISA {
 
-/// Norm and turn one token's queries and keys in place, and store its keys, values and mask values.
-void write_token(const WriteTask& task);
+/// Norm and turn some tokens' queries and keys in place, and store their keys, values and mask values.
+void write_tokens(const WriteTask& task);
 
 /// What some queries of one key-value head read over some chunks.
 void read_rows(const ReadTask& task);

@@ -12,18 +12,20 @@ constexpr int kBlock = 64;      // positions whose scores a query turns into wei
 constexpr int kChunk = 512;     // positions that are attended by themselves, then combined; a multiple of kBlock
 constexpr int kShareRows = 64;  // query rows that are attended together, at most
 
-/// One token's queries, keys and values, and where they belong.
+/// The queries, keys and values of some tokens of one segment that follow each other, and where they belong.
 struct WriteTask {
     const AttentionPart* part;
     LayerView view;
     Kind kind;
-    int64_t slots;
-    int64_t page, slot;
-    float* qkv;              // (heads + 2 * kv_heads, head_dim); queries and keys are normed and turned in place
-    const float* cosines;    // (pairs,) of the token's position
+    int64_t page_size, slots;
+    const int64_t* pages;
+    int64_t position, count;   // of the first token; how many
+    float* qkv;                // (count, heads + 2 * kv_heads, head_dim); queries and keys are normed and turned in place
+    int64_t qkv_stride;
+    const float* cosines;      // (count, pairs), of the tokens' positions
     const float* sines;
-    int64_t pairs;           // 0: no rotary
-    float* scratch;          // (whole_vectors(head_dim),)
+    int64_t pairs;             // 0: no rotary
+    float* scratch;            // (head_dim,)
 };
 
 /// Which keys Doge's dynamic mask lets a query see: those whose rounded value is above `threshold`, and of those equal

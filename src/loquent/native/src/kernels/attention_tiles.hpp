@@ -94,10 +94,16 @@ inline void score_groups(const float* queries, const Element* const* groups, int
 template <int Rows, class Element>
 inline void score(const float* queries, const Block<Element>& block, int first, int last, int64_t dims, float* scores,
                   const Block<Element>* next) {
-    constexpr int most = fitting(Rows * kVectors);
-    for (int g = first / most * most; g < last; g += most)
-        score_groups<Rows, most>(queries, block.keys + g, block.key_stride, dims, scores + g * kSlots,
-                                 next ? next->keys + g : nullptr);
+    constexpr int most = fitting(Rows * kVectors), half = most > 1 ? most / 2 : 1;
+    for (int g = first / half * half; g < last;) {
+        const bool whole = g % most == 0 && last - g > half;
+        const Element* const* ahead = next ? next->keys + g : nullptr;
+        if (whole)
+            score_groups<Rows, most>(queries, block.keys + g, block.key_stride, dims, scores + g * kSlots, ahead);
+        else
+            score_groups<Rows, half>(queries, block.keys + g, block.key_stride, dims, scores + g * kSlots, ahead);
+        g += whole ? most : half;
+    }
 }
 
 /// sums[r][0...Vectors] += weights[r][slot] * values[slot] for slots [low, high) of a block.

@@ -25,7 +25,7 @@ const Kernels& table() {
         k.activate_gated = activate_gated;
         k.prepare_row = prepare_row;
         k.multiply_share = multiply_share;
-        k.write_token = write_token;
+        k.write_tokens = write_tokens;
         k.read_rows = read_rows;
         k.join_chunks = join_chunks;
         k.dot = dot;
