@@ -233,10 +233,35 @@ void finish(const Walk& walk, const Block& block) {
             finish_row(share, share.first_panel + block.panel + p, row, sums);
 }
 
+using Direct = void (*)(const Matrix&, int64_t panel, const uint8_t* inputs, int64_t input_stride, float* sums);
+
+template <class Dot, class Unit>
+Direct direct_of(int64_t rows) {
+    constexpr Direct of[kDirectRows] = {add_direct<Dot, Unit, 1>, add_direct<Dot, Unit, 2>, add_direct<Dot, Unit, 3>,
+                                        add_direct<Dot, Unit, 4>};
+    return of[rows - 1];
+}
+
+/// Few rows of a matrix that is stored row by row.
+void multiply_direct(const Walk& walk) {
+    const ProductShare& share = walk.share;
+    const Matrix& matrix = share.matrix;
+    const Direct direct = matrix.kind == Kind::float32    ? direct_of<Float32Dot, WholeFloats>(share.rows)
+                          : matrix.kind == Kind::bfloat16 ? direct_of<BFloat16Dot, BFloat16Pairs>(share.rows)
+                                                          : direct_of<Float32Dot, WidenedHalves>(share.rows);
+    for (Block block = {0, 0, 1, 0, walk.inputs}; block.panel < share.panels; ++block.panel) {
+        block.group = block.panel;
+        const uint8_t* inputs = share.input.data + share.first_row * share.input.stride;
+        direct(matrix, share.first_panel + block.panel, inputs, share.input.stride, walk.sums(block));
+        finish(walk, block);
+    }
+}
+
 }  // namespace
 
 void multiply_share(const ProductShare& share) {
     const Walk walk(share);
+    if (!share.matrix.packed && share.rows <= kDirectRows) return multiply_direct(walk);
     for (Block block = walk.start(); block.count;) {
         const Block after = walk.after(block);
         if (share.matrix.packed)

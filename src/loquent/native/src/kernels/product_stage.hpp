@@ -6,20 +6,45 @@
 
 namespace loquent::LOQUENT_ISA {
 
+#if defined(__AVX512F__)
+
+/// Rows become columns: within quarters of 128 bits by interleaving, then whole quarters.
+inline void transpose(Ints (&rows)[kLanes]) {
+    __m512i a[16], b[16];
+#pragma GCC unroll 8
+    for (int i = 0; i < 16; i += 2) {
+        a[i] = _mm512_unpacklo_epi32((__m512i)rows[i], (__m512i)rows[i + 1]);
+        a[i + 1] = _mm512_unpackhi_epi32((__m512i)rows[i], (__m512i)rows[i + 1]);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 16; i += 4) {
+        b[i] = _mm512_unpacklo_epi64(a[i], a[i + 2]);
+        b[i + 1] = _mm512_unpackhi_epi64(a[i], a[i + 2]);
+        b[i + 2] = _mm512_unpacklo_epi64(a[i + 1], a[i + 3]);
+        b[i + 3] = _mm512_unpackhi_epi64(a[i + 1], a[i + 3]);
+    }
+    // Quarter q of b[4 g + c] is column 4 q + c of the rows 4 g ... 4 g + 3.
+#pragma GCC unroll 4
+    for (int c = 0; c < 4; ++c) {
+        const __m512i even_low = _mm512_shuffle_i32x4(b[c], b[4 + c], 0x88), odd_low = _mm512_shuffle_i32x4(b[c], b[4 + c], 0xdd);
+        const __m512i even_high = _mm512_shuffle_i32x4(b[8 + c], b[12 + c], 0x88);
+        const __m512i odd_high = _mm512_shuffle_i32x4(b[8 + c], b[12 + c], 0xdd);
+        rows[c] = (Ints)_mm512_shuffle_i32x4(even_low, even_high, 0x88);
+        rows[8 + c] = (Ints)_mm512_shuffle_i32x4(even_low, even_high, 0xdd);
+        rows[4 + c] = (Ints)_mm512_shuffle_i32x4(odd_low, odd_high, 0x88);
+        rows[12 + c] = (Ints)_mm512_shuffle_i32x4(odd_low, odd_high, 0xdd);
+    }
+}
+
+#else
+
 /// Lanes of a and b in turns: the first half of them, or the second.
 template <bool Second>
 inline Ints zip(Ints a, Ints b) {
-#if defined(__AVX512F__)
-    Ints order;
-    for (int i = 0; i < kLanes; ++i) order[i] = i / 2 + (i % 2) * kLanes + Second * kLanes / 2;
-    return (Ints)_mm512_permutex2var_epi32((__m512i)a, (__m512i)order, (__m512i)b);
-#else
-    Ints order;
-    for (int i = 0; i < kLanes; ++i) order[i] = i / 2 + (i % 2) * kLanes + Second * kLanes / 2;
     Ints zipped;
-    for (int i = 0; i < kLanes; ++i) zipped[i] = order[i] < kLanes ? a[order[i] % kLanes] : b[order[i] % kLanes];
+#pragma GCC unroll 8
+    for (int i = 0; i < kLanes; ++i) zipped[i] = (i % 2 ? b : a)[i / 2 + Second * kLanes / 2];
     return zipped;
-#endif
 }
 
 /// Rows become columns: log2(kLanes) rounds, each of which shuffles the rows perfectly.
@@ -36,6 +61,8 @@ inline void transpose(Ints (&rows)[kLanes]) {
         for (int i = 0; i < kLanes; ++i) rows[i] = next[i];
     }
 }
+
+#endif
 
 // What is read of a row at once: kLanes units of 32 bits, of which `columns` elements are there and the rest zeros.
 struct WholeFloats {
@@ -65,37 +92,69 @@ inline void read_edge(Ints (&block)[kLanes], const uint8_t* from, int64_t row_by
 template <class Unit>
 inline void read_whole(Ints (&block)[kLanes], const uint8_t* from, int64_t row_bytes) {
 #pragma GCC unroll 16
-    for (int r = 0; r < kLanes; ++r) block[r] = Unit::read(from + r * row_bytes);
+    for (int r = 0; r < kLanes; ++r) {
+        block[r] = Unit::read(from);
+        from += row_bytes;
+        asm("" : "+r"(from));  // else the compiler keeps sixteen addresses, for which it has no registers
+    }
+}
+
+/// Rows `row`... and elements `first`... of a matrix, transposed: block[u] has unit u of kLanes rows.
+template <class Unit>
+inline void read_transposed(Ints (&block)[kLanes], const Matrix& matrix, int64_t row, int64_t first) {
+    const int64_t rows = matrix.rows - row, elements = matrix.columns - first;   // rows may be none
+    const int64_t row_bytes = matrix.row_stride * Unit::kBytes;
+    const uint8_t* from = matrix.data + row * row_bytes + first * Unit::kBytes;
+    if (rows >= kLanes && elements >= kLanes * Unit::kElements)
+        read_whole<Unit>(block, from, row_bytes);
+    else
+        read_edge<Unit>(block, from, row_bytes, rows, elements);
+    transpose(block);
 }
 
 /// Inputs [first, first + count) of a panel, as [unit][32] units, `count` a whole number of units.
 template <class Unit>
 void stage(const Matrix& matrix, int64_t panel, int64_t first, int64_t count, uint8_t* to) {
-    constexpr int64_t kFull = kLanes * Unit::kElements;
-    const int64_t units = count / Unit::kElements, row_bytes = matrix.row_stride * Unit::kBytes;
-    for (int half = 0; half < kPanel; half += kLanes) {
-        const int64_t row = panel * kPanel + half;
-        const int64_t rows = matrix.rows - row;   // may be none
-        const uint8_t* from = matrix.data + row * row_bytes + first * Unit::kBytes;
+    const int64_t units = count / Unit::kElements;
+    for (int part = 0; part < kPanel; part += kLanes)
         for (int64_t unit = 0; unit < units; unit += kLanes) {
-            const int64_t elements = matrix.columns - first - unit * Unit::kElements;
             Ints block[kLanes];
-            if (rows >= kLanes && elements >= kFull)
-                read_whole<Unit>(block, from, row_bytes);
-            else
-                read_edge<Unit>(block, from, row_bytes, rows, elements);
-            transpose(block);
-            const int64_t filled = units - unit < kLanes ? units - unit : kLanes;
-            uint8_t* out = to + (unit * kPanel + half) * 4;
-            if (filled == kLanes) {
+            read_transposed<Unit>(block, matrix, panel * kPanel + part, first + unit * Unit::kElements);
+            uint8_t* out = to + (unit * kPanel + part) * 4;
+            if (units - unit >= kLanes) {
 #pragma GCC unroll 16
                 for (int u = 0; u < kLanes; ++u) std::memcpy(out + u * kPanel * 4, &block[u], sizeof(Ints));
             } else {
-                for (int u = 0; u < filled; ++u) std::memcpy(out + u * kPanel * 4, &block[u], sizeof(Ints));
+                for (int u = 0; u < units - unit; ++u) std::memcpy(out + u * kPanel * 4, &block[u], sizeof(Ints));
             }
-            from += kFull * Unit::kBytes;
+        }
+}
+
+/// The whole product of one panel and up to kDirectRows rows, straight from the transposed registers, in the order of
+/// the tiles: sums [row][32].
+constexpr int kDirectRows = 4;
+
+template <class Dot, class Unit, int R>
+void add_direct(const Matrix& matrix, int64_t panel, const uint8_t* inputs, int64_t input_stride, float* to) {
+    const int64_t units = (matrix.columns + Unit::kElements - 1) / Unit::kElements;
+    Vec sums[R][kPanel / kLanes] = {};
+    for (int64_t unit = 0; unit < units; unit += kLanes) {
+        const int64_t there = units - unit;
+#pragma GCC unroll 2
+        for (int part = 0; part < kPanel / kLanes; ++part) {
+            Ints block[kLanes];
+            read_transposed<Unit>(block, matrix, panel * kPanel + part * kLanes, unit * Unit::kElements);
+#pragma GCC unroll 16
+            for (int u = 0; u < kLanes; ++u) {
+                if (u >= there) break;
+                const typename Dot::Weights w = Dot::weights((const uint8_t*)&block[u]);
+#pragma GCC unroll 4
+                for (int r = 0; r < R; ++r)
+                    sums[r][part] = Dot::add(sums[r][part], w, Dot::input(inputs + r * input_stride + (unit + u) * 4));
+            }
         }
     }
+    std::memcpy(to, sums, sizeof sums);
 }
 
 }  // namespace loquent::LOQUENT_ISA
