@@ -12,7 +12,7 @@
 
 namespace loquent::test {
 
-/// A layer of attention and the weights that it points to.
+/// A layer of attention and its weights; `part` points to them where `connected` says so.
 struct Layer {
     AttentionPart part{};
     Kind kind = Kind::float32;
@@ -24,26 +24,31 @@ struct Layer {
         part.scale = 1.0f / std::sqrt((float)head_dim);
     }
 
-    Layer& stored(Kind new_kind, int64_t new_page_size) { return kind = new_kind, page_size = new_page_size, *this; }
-    Layer& windowed(int64_t window) { return part.window = window, *this; }
+    Layer stored(Kind new_kind, int64_t new_page_size) && { return kind = new_kind, page_size = new_page_size, *this; }
+    Layer windowed(int64_t window) && { return part.window = window, *this; }
 
-    Layer& turned(int64_t pairs) {
+    Layer turned(int64_t pairs) && {
         for (int64_t i = 0; i < pairs; ++i) frequencies.push_back(std::pow(10000.0f, -(float)i / (float)pairs));
         return part.rotary = 0, *this;
     }
 
-    Layer& normed() {
+    Layer normed() && {
         query_norm = numbers(part.head_dim, 1), key_norm = numbers(part.head_dim, 2);
-        part.query_norm = query_norm.data(), part.key_norm = key_norm.data(), part.norm_epsilon = 1e-6f;
-        return *this;
+        return part.norm_epsilon = 1e-6f, *this;
     }
 
-    Layer& masked(int64_t keep, bool with_bias) {
-        decay = numbers(part.kv_heads, 3), bias = numbers(part.kv_heads, 4);
-        step = numbers(part.kv_heads * part.kv_heads * part.head_dim, 5);
-        part.keep = keep, part.mask_decay = decay.data(), part.mask_step = step.data();
-        part.mask_bias = with_bias ? bias.data() : nullptr;
-        return *this;
+    Layer masked(int64_t keep, bool with_bias) && {
+        decay = numbers(part.kv_heads, 3), step = numbers(part.kv_heads * part.kv_heads * part.head_dim, 5);
+        if (with_bias) bias = numbers(part.kv_heads, 4);
+        return part.keep = keep, *this;
+    }
+
+    AttentionPart connected() const {
+        const auto pointer = [](const std::vector<float>& weights) { return weights.empty() ? nullptr : weights.data(); };
+        AttentionPart whole = part;
+        whole.query_norm = pointer(query_norm), whole.key_norm = pointer(key_norm);
+        whole.mask_decay = pointer(decay), whole.mask_step = pointer(step), whole.mask_bias = pointer(bias);
+        return whole;
     }
 
     int64_t columns() const { return (part.heads + 2 * part.kv_heads) * part.head_dim; }
@@ -114,7 +119,7 @@ public:
             batch.rows += counts[i];
         }
         std::vector<float> read(batch.rows * read_stride, NAN);
-        attend(pool_, layer_.part, batch, store_, tables_, qkv.data(), qkv_stride, read.data(), read_stride);
+        attend(pool_, layer_.connected(), batch, store_, tables_, qkv.data(), qkv_stride, read.data(), read_stride);
         int64_t row = 0;
         for (size_t i = 0; i < counts.size(); ++i)
             for (int64_t end = sequences[i].done + counts[i]; sequences[i].done < end; ++sequences[i].done, ++row)

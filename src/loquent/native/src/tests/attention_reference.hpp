@@ -16,11 +16,11 @@ inline Numbers prepare(const Layer& layer, const float* token, int64_t position)
     const int64_t pairs = (int64_t)layer.frequencies.size();
     for (int64_t head = 0; head < part.heads + part.kv_heads; ++head) {
         double* h = x.data() + head * part.head_dim;
-        const float* weight = head < part.heads ? part.query_norm : part.key_norm;
+        const std::vector<float>& weight = head < part.heads ? layer.query_norm : layer.key_norm;
         double squares = 0;
         for (int64_t i = 0; i < part.head_dim; ++i) squares += h[i] * h[i];
         const double factor = 1 / std::sqrt(squares / (double)part.head_dim + part.norm_epsilon);
-        for (int64_t i = 0; weight && i < part.head_dim; ++i) h[i] *= factor * weight[i];
+        for (size_t i = 0; i < weight.size(); ++i) h[i] *= factor * weight[i];
         for (int64_t i = 0; i < pairs; ++i) {
             const double angle = (float)position * layer.frequencies[i], a = h[i], b = h[pairs + i];
             h[i] = a * std::cos(angle) - b * std::sin(angle);
@@ -62,7 +62,7 @@ inline Stored read_store(const Layer& layer, Store& store, const Sequence& seque
 
 inline double mask_value(const Layer& layer, int64_t head, const double* values) {
     const int64_t count = layer.part.kv_heads * layer.part.head_dim;
-    double x = layer.part.mask_bias ? layer.bias[head] : 0;
+    double x = layer.bias.empty() ? 0 : layer.bias[head];
     for (int64_t i = 0; i < count; ++i) x += (double)layer.step[head * count + i] * values[i];
     return std::exp(layer.decay[head] * std::log1p(std::exp(x)));
 }

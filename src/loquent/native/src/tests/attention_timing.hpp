@@ -25,11 +25,11 @@ inline double now(int threads) {
 
 /// Microseconds of one step of `batch` sequences that read `length` tokens each after `start`.
 inline double time_step(const Shape& shape, int threads, int64_t batch, int64_t start, int64_t length) {
-    const Layer layer = std::move(Layer(shape.heads, shape.kv_heads, shape.head_dim).turned(shape.head_dim / 2)
-                                      .stored(shape.kind, 16));
+    const Layer layer = Layer(shape.heads, shape.kv_heads, shape.head_dim).turned(shape.head_dim / 2).stored(shape.kind, 16);
     World world(layer, threads, 1);
     world.add(std::vector<int64_t>(batch, start + length));
     if (start) world.step(std::vector<int64_t>(batch, start));
+    const AttentionPart part = layer.connected();
     Batch step{};
     const int64_t table = 0;
     for (const Sequence& sequence : world.sequences) {
@@ -43,7 +43,7 @@ inline double time_step(const Shape& shape, int threads, int64_t batch, int64_t 
     const double begin = now(threads);
     for (int run = 0; run < 20 || (run < 2000 && now(threads) - begin < 3e5); ++run) {
         const double before = now(threads);
-        attend(world.pool(), layer.part, step, world.store(), tables, qkv.data(), layer.columns(), read.data(), layer.width());
+        attend(world.pool(), part, step, world.store(), tables, qkv.data(), layer.columns(), read.data(), layer.width());
         best = std::min(best, now(threads) - before);
     }
     return best;

@@ -14,28 +14,20 @@ constexpr Kind kKinds[] = {Kind::float32, Kind::bfloat16, Kind::int8};
 
 /// Layers of all the sorts that there are, in odd sizes.
 std::vector<Layer> layers() {
-    std::vector<Layer> made;
-    made.push_back(Layer(2, 2, 64));
-    made.push_back(Layer(3, 1, 8).turned(4).stored(Kind::float32, 4));
-    made.push_back(Layer(4, 2, 20).turned(5).windowed(7).stored(Kind::float32, 3));
-    made.push_back(Layer(2, 1, 1).stored(Kind::float32, 1));
-    made.push_back(Layer(6, 1, 33).turned(16).windowed(70).stored(Kind::float32, 32));
-    made.push_back(Layer(5, 5, 16).normed().turned(8).stored(Kind::float32, 48));
-    made.push_back(Layer(2, 1, 96).normed().turned(48).stored(Kind::float32, 8));
-    made.push_back(Layer(4, 2, 32).normed().turned(16).masked(40, false));
-    made.push_back(Layer(4, 2, 10).turned(5).masked(9, true).windowed(30).stored(Kind::float32, 5));
-    made.push_back(Layer(2, 2, 17).windowed(1));
-    made.push_back(Layer(9, 1, 80).windowed(600));
     std::vector<Layer> all;
-    for (const Layer& layer : made)
-        for (Kind kind : kKinds) {
-            // Copies point to their own weights.
-            Layer other = Layer(layer.part.heads, layer.part.kv_heads, layer.part.head_dim).windowed(layer.part.window);
-            if (!layer.frequencies.empty()) other.turned((int64_t)layer.frequencies.size());
-            if (layer.part.query_norm) other.normed();
-            if (layer.part.keep) other.masked(layer.part.keep, layer.part.mask_bias);
-            all.push_back(std::move(other.stored(kind, layer.page_size)));
-        }
+    for (Kind kind : kKinds) {
+        all.push_back(Layer(2, 2, 64).stored(kind, 16));
+        all.push_back(Layer(3, 1, 8).turned(4).stored(kind, 4));
+        all.push_back(Layer(4, 2, 20).turned(5).windowed(7).stored(kind, 3));
+        all.push_back(Layer(2, 1, 1).stored(kind, 1));
+        all.push_back(Layer(6, 1, 33).turned(16).windowed(70).stored(kind, 32));
+        all.push_back(Layer(5, 5, 16).normed().turned(8).stored(kind, 48));
+        all.push_back(Layer(2, 1, 96).normed().turned(48).stored(kind, 8));
+        all.push_back(Layer(4, 2, 32).normed().turned(16).masked(40, false).stored(kind, 16));
+        all.push_back(Layer(4, 2, 10).turned(5).masked(9, true).windowed(30).stored(kind, 5));
+        all.push_back(Layer(2, 2, 17).windowed(1).stored(kind, 16));
+        all.push_back(Layer(9, 1, 80).windowed(600).stored(kind, 16));
+    }
     return all;
 }
 
@@ -53,7 +45,7 @@ void agrees_with_the_definition() {
 void agrees_over_several_chunks() {
     for (Kind kind : kKinds)
         for (int64_t window : {0, 700}) {
-            const Layer layer = std::move(Layer(3, 1, 24).turned(12).windowed(window).stored(kind, kind == Kind::int8 ? 7 : 16));
+            const Layer layer = Layer(3, 1, 24).turned(12).windowed(window).stored(kind, kind == Kind::int8 ? 7 : 16);
             World world(layer, 2, 8);
             world.add({1300});
             world.step({1299});
@@ -107,7 +99,7 @@ void cuts_and_batches_change_no_bit() {
 void long_contexts_change_no_bit() {
     for (Kind kind : kKinds)
         for (int64_t window : {0, 600}) {
-            const Layer layer = std::move(Layer(5, 1, 16).windowed(window).stored(kind, 16));
+            const Layer layer = Layer(5, 1, 16).windowed(window).stored(kind, 16);
             const std::vector<int64_t> lengths = {1100, 520};
             std::vector<std::vector<float>> expected;
             for (size_t i = 0; i < lengths.size(); ++i) expected.push_back(plainly(layer, i, lengths));
@@ -116,12 +108,12 @@ void long_contexts_change_no_bit() {
 }
 
 void page_size_changes_no_bit() {
-    const Layer usual = std::move(Layer(4, 2, 20).turned(5).masked(50, true).windowed(90).stored(Kind::bfloat16, 16));
+    const Layer usual = Layer(4, 2, 20).turned(5).masked(50, true).windowed(90).stored(Kind::bfloat16, 16);
     const std::vector<int64_t> lengths = {140};
     const std::vector<float> expected = plainly(usual, 0, lengths);
     for (int64_t page_size : {1, 3, 4, 8, 32, 100}) {
         const Layer layer =
-            std::move(Layer(4, 2, 20).turned(5).masked(50, true).windowed(90).stored(Kind::bfloat16, page_size));
+            Layer(4, 2, 20).turned(5).masked(50, true).windowed(90).stored(Kind::bfloat16, page_size);
         check_cuts(layer, lengths, {expected}, 1, 1);
     }
 }
@@ -129,7 +121,7 @@ void page_size_changes_no_bit() {
 /// What later tokens of a step hold is nothing to earlier ones, were it not even a number.
 void later_tokens_are_not_seen() {
     for (Kind kind : kKinds) {
-        const Layer layer = std::move(Layer(3, 1, 12).stored(kind, 16));
+        const Layer layer = Layer(3, 1, 12).stored(kind, 16);
         World fine(layer, 1, 1), broken(layer, 1, 1);
         fine.add({90}), broken.add({90});
         std::vector<float>& qkv = broken.sequences[0].qkv;
@@ -141,18 +133,24 @@ void later_tokens_are_not_seen() {
 }
 
 void of_equal_mask_values_the_most_recent_are_seen() {
-    const Layer layer = std::move(Layer(1, 1, 16).masked(3, false));
+    Layer layer = Layer(1, 1, 16).masked(3, false);
+    layer.step[5] = 0;
     World world(layer, 1, 1);
     world.add({40});
     Sequence& sequence = world.sequences[0];
-    // Equal values, told apart by nothing but the part of the token that the mask does not read: there is none, so
-    // that what is read is that value exactly, and the keys' order shows in the scores alone.
-    for (int64_t token = 1; token < 40; ++token)
+    // The mask reads a token's values only: with a step of zero for dimension 5, that one tells equal tokens apart.
+    for (int64_t token = 0; token < 40; ++token) {
         std::copy_n(sequence.qkv.begin() + 32, 16, sequence.qkv.begin() + token * 48 + 32);
+        sequence.qkv[token * 48 + 32 + 5] = (float)token;
+    }
     world.step({40});
-    check_sequence(layer, world.store(), sequence, 1);
     const float* mask = world.store().mask(0, sequence.pages[0], 0);
     for (int64_t slot = 1; slot < 16; ++slot) CHECK(mask[slot] == mask[0]);
+    check_sequence(layer, world.store(), sequence, 1);
+    for (int64_t token = 2; token < 40; ++token) {
+        const float read = sequence.read[token * 16 + 5];
+        CHECK(read >= (float)token - 2 && read <= (float)token);
+    }
 }
 
 }  // namespace

@@ -1,0 +1,163 @@
+// The page store: layout, zeros where pages are new, content that stays through growing, shrinking, copies and clears.
+#include <algorithm>
+#include <cstring>
+#include <set>
+#include <stdexcept>
+
+#include "check.hpp"
+#include "store.hpp"
+
+using namespace loquent;
+
+namespace {
+
+constexpr Kind kKinds[] = {Kind::float32, Kind::bfloat16, Kind::int8};
+
+int64_t element_bytes(Kind kind) { return kind == Kind::float32 ? 4 : kind == Kind::bfloat16 ? 2 : 1; }
+
+/// Call `visit(bytes, size)` for every plane of a page.
+template <class Visit>
+void each_plane(const Store& store, int64_t layers, int64_t page, const Visit& visit) {
+    for (int64_t layer = 0; layer < layers; ++layer) {
+        const LayerShape& shape = store.layer(layer);
+        const int64_t element = element_bytes(store.kind());
+        for (int64_t head = 0; head < shape.kv_heads; ++head) {
+            visit(store.keys(layer, page, head), shape.head_dim * store.slots() * element);
+            visit(store.values(layer, page, head), whole_vectors(shape.head_dim) * store.slots() * element);
+            if (store.kind() == Kind::int8) {
+                visit((uint8_t*)store.key_scales(layer, page, head), store.slots() * 4);
+                visit((uint8_t*)store.value_scales(layer, page, head), store.slots() * 4);
+            }
+            if (shape.mask) visit((uint8_t*)store.mask(layer, page, head), store.slots() * 4);
+        }
+    }
+}
+
+/// Bytes that tell a page and a plane from all others.
+void fill(const Store& store, int64_t layers, int64_t page, int mark) {
+    int plane = 0;
+    each_plane(store, layers, page, [&](uint8_t* bytes, int64_t size) {
+        for (int64_t i = 0; i < size; ++i) bytes[i] = (uint8_t)(mark * 31 + plane * 7 + i % 5 + 1);
+        ++plane;
+    });
+}
+
+bool holds(const Store& store, int64_t layers, int64_t page, int mark) {
+    bool same = true;
+    int plane = 0;
+    each_plane(store, layers, page, [&](uint8_t* bytes, int64_t size) {
+        for (int64_t i = 0; i < size; ++i) same &= bytes[i] == (uint8_t)(mark * 31 + plane * 7 + i % 5 + 1);
+        ++plane;
+    });
+    return same;
+}
+
+bool empty(const Store& store, int64_t layers, int64_t page) {
+    bool zeros = true;
+    each_plane(store, layers, page, [&](uint8_t* bytes, int64_t size) {
+        zeros &= std::all_of(bytes, bytes + size, [](uint8_t byte) { return byte == 0; });
+    });
+    return zeros;
+}
+
+void planes_are_apart_and_aligned() {
+    for (Kind kind : kKinds)
+        for (int64_t page_size : {1, 16, 20}) {
+            Store store({{2, 20, true}, {1, 64, false}, {3, 1, true}}, page_size, kind);
+            store.resize(70);
+            int64_t bytes = 0;
+            std::set<std::pair<uint8_t*, int64_t>> planes;
+            for (int64_t page = 0; page < 70; ++page)
+                each_plane(store, 3, page, [&](uint8_t* plane, int64_t size) {
+                    CHECK((uintptr_t)plane % 64 == 0);
+                    planes.insert({plane, size});
+                    bytes += page == 0 ? (size + 63) / 64 * 64 : 0;
+                });
+            CHECK(store.bytes_per_page() == bytes);
+            const uint8_t* end = nullptr;
+            for (const auto& [plane, size] : planes) {
+                CHECK(plane >= end);
+                end = plane + size;
+            }
+        }
+}
+
+void bytes_are_exact() {
+    // (64 + 64) * 16 numbers a head; int8 has a float32 scale for each of 16 slots, twice.
+    CHECK(Store({{12, 64, false}}, 16, Kind::float32).bytes_per_page() == 12 * 128 * 16 * 4);
+    CHECK(Store({{12, 64, false}}, 16, Kind::bfloat16).bytes_per_page() == 12 * 128 * 16 * 2);
+    CHECK(Store({{12, 64, false}, {12, 64, false}}, 16, Kind::int8).bytes_per_page() == 2 * 12 * (128 * 16 + 2 * 64));
+    CHECK(Store({{4, 32, true}}, 16, Kind::float32).bytes_per_page() == 4 * (64 * 16 * 4 + 64));
+    CHECK(Store({}, 16, Kind::float32).bytes_per_page() == 0);
+}
+
+void content_stays_and_new_pages_are_zeros() {
+    for (Kind kind : kKinds) {
+        Store store({{2, 24, true}, {1, 300, false}}, 16, kind);
+        store.resize(3);
+        for (int64_t page = 0; page < 3; ++page) CHECK(empty(store, 2, page)), fill(store, 2, page, (int)page);
+        const uint8_t* where = store.keys(0, 1, 0);
+        store.resize(500);
+        CHECK(store.keys(0, 1, 0) == where && store.pages() == 500);
+        for (int64_t page = 0; page < 500; ++page)
+            CHECK(page < 3 ? holds(store, 2, page, (int)page) : empty(store, 2, page));
+        for (int64_t page = 3; page < 500; ++page) fill(store, 2, page, (int)page);
+        store.resize(70);
+        store.resize(130);
+        for (int64_t page = 0; page < 130; ++page)
+            CHECK(page < 70 ? holds(store, 2, page, (int)page) : empty(store, 2, page));
+        store.resize(0);
+        store.resize(2);
+        CHECK(empty(store, 2, 0) && empty(store, 2, 1));
+    }
+}
+
+void pages_are_copied_and_cleared() {
+    for (Kind kind : kKinds) {
+        Store store({{2, 24, true}, {1, 40, false}}, 5, kind);
+        store.resize(200);
+        for (int64_t page = 0; page < 200; ++page) fill(store, 2, page, (int)page);
+        const int64_t sources[] = {1, 1, 150}, targets[] = {7, 199, 3}, cleared[] = {0, 64};
+        store.copy(sources, targets, 3);
+        store.clear(cleared, 2);
+        for (int64_t page = 0; page < 200; ++page) {
+            const int mark = page == 7 || page == 199 ? 1 : page == 3 ? 150 : (int)page;
+            CHECK(page == 0 || page == 64 ? empty(store, 2, page) : holds(store, 2, page, mark));
+        }
+    }
+}
+
+void views_lead_to_the_same_planes() {
+    Store store({{2, 24, true}, {3, 40, true}}, 16, Kind::int8);
+    store.resize(150);
+    const LayerView view = store.view(1);
+    const int64_t page = 133, head = 2, inside = page & ((int64_t{1} << view.shift) - 1);
+    const auto at = [&](const LayerView::Plane& plane) {
+        return view.chunks[page >> view.shift] + plane.offset + head * plane.head_bytes + inside * plane.page_bytes;
+    };
+    CHECK(at(view.keys) == store.keys(1, page, head));
+    CHECK(at(view.values) == store.values(1, page, head));
+    CHECK(at(view.key_scales) == (uint8_t*)store.key_scales(1, page, head));
+    CHECK(at(view.value_scales) == (uint8_t*)store.value_scales(1, page, head));
+    CHECK(at(view.mask) == (uint8_t*)store.mask(1, page, head));
+}
+
+void what_makes_no_store_is_refused() {
+    CHECK_THROWS(Store({{1, 8, false}}, 0, Kind::float32), std::invalid_argument);
+    CHECK_THROWS(Store({{1, 8, false}}, 16, Kind::float16), std::invalid_argument);
+    CHECK_THROWS(Store({{1, 8, false}}, 16, Kind::int4), std::invalid_argument);
+    Store store({{1, 8, false}}, 16, Kind::float32);
+    CHECK_THROWS(store.resize(-1), std::invalid_argument);
+}
+
+}  // namespace
+
+int main() {
+    planes_are_apart_and_aligned();
+    bytes_are_exact();
+    content_stays_and_new_pages_are_zeros();
+    pages_are_copied_and_cleared();
+    views_lead_to_the_same_planes();
+    what_makes_no_store_is_refused();
+    return loquent::test::report();
+}
