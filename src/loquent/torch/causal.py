@@ -71,12 +71,12 @@ class CausalLM(PreTrainedModel):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> CausalLM:
         """What all conversions (`to`, `half`, `cuda`, ...) go through: the old weights are not kept for generating."""
-        converted = super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if "_engine_slot" in vars(self):
             from loquent.generation.binding import forget_engine
 
             forget_engine(self)
-        return converted
+        return self
 
     def _resize_vocabulary(self, size: int, resized: Callable[[Tensor], Tensor]) -> None:
         super()._resize_vocabulary(size, resized)
