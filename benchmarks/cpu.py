@@ -1,7 +1,7 @@
 """Loquent on the CPU beside transformers, CTranslate2 and llama.cpp, and beside what the machine allows.
 
     benchmarks/install_peers.sh          # once: the peers, in environments of their own
-    python benchmarks/cpu.py             # everything; hours
+    python benchmarks/cpu.py             # everything; about an hour
     python benchmarks/cpu.py --shapes gpt2 --precisions int8 --rounds 1
 
 Every engine lives in a process of its own, holds the same random weights and gets the same ids; within each round the

@@ -5,13 +5,17 @@ python -m cpu.serve_loquent FOLDER PRECISION THREADS    serves; the threads are 
 
 from __future__ import annotations
 
+import re
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import loquent
 from cpu.protocol import Prompt, Rate, prompts, serve
+from cpu.shapes import BYTES_PER_WEIGHT
 
 PROFILED_PROMPT, PROFILED_STEPS = 64, 33
 
@@ -22,6 +26,7 @@ class Loquent:
     version = f"Loquent {loquent.__version__}"
 
     def __init__(self, folder: str, precision: Any) -> None:
+        self.precision = precision
         self.model = loquent.load(folder, precision=precision, device="cpu").model
 
     def generate(self, rows: Sequence[Prompt], new: int, **options: Any) -> list[list[int]]:
@@ -57,26 +62,57 @@ class Loquent:
         rows = prompts(batch, PROFILED_PROMPT, 0)
         self.decode(rows, 2)  # the prompts' beginnings are remembered from here on
         parts = []
-        for title, work in (
-            (f"{PROFILED_STEPS} steps", lambda: self.decode(rows, PROFILED_STEPS)),
-            ("prefill of 512", lambda: self.prefill(prompts(1, 512, 1)[0])),
+        for title, read, wanted, work in (
+            (f"{PROFILED_STEPS} steps of {batch}", batch, batch, lambda: self.decode(rows, PROFILED_STEPS)),
+            ("prefill of 512", 512, 1, lambda: self.prefill(prompts(1, 512, 1)[0])),
         ):
             backend.profile()
             start = time.perf_counter()
             work()
             wall = time.perf_counter() - start
-            parts.append(f"  {title}: {1e3 * wall:,.1f} ms\n{stages(backend.profile(), wall)}")
+            lines = stages(backend.profile(), wall, read, wanted, BYTES_PER_WEIGHT[self.precision])
+            parts += [f"  {title}: {1e3 * wall:,.1f} ms", *lines]
         return "\n".join(parts)
 
 
-def stages(timings: Sequence[tuple[str, int, float]], wall: float) -> str:
-    """The operations, the slowest first, and the rest of the wall time."""
-    spent = sum(seconds for _, _, seconds in timings)
-    lines = [
-        f"    {name:<28} {calls:>6,} calls of {1e6 * seconds / max(calls, 1):>9,.1f} us {seconds / wall:>7.1%}"
-        for name, calls, seconds in sorted(timings, key=lambda timing: -timing[2])
-    ]
-    return "\n".join([*lines, f"    {'around the plan':<52} {1 - spent / wall:>7.1%}"])
+@dataclass
+class Stage:
+    """All operations of one name."""
+
+    calls: int = 0
+    seconds: float = 0.0
+    bytes: float = 0.0  # of weights that they read
+    products: float = 0.0  # multiplications and additions
+
+
+def stages(
+    timings: Sequence[tuple[str, int, float]], wall: float, rows: int, wanted: int, weight_bytes: float
+) -> list[str]:
+    """The operations of each name, the slowest first, and the rest of the wall time.
+
+    What products read and do in a second is for `rows` rows a call, and `wanted` rows behind the plan's "narrow", where
+    rows that nobody wants leave it.
+    """
+    found: defaultdict[str, Stage] = defaultdict(Stage)
+    for name, calls, seconds in timings:
+        stage = found[name]
+        stage.calls += calls
+        stage.seconds += seconds
+        rows = wanted if name == "narrow" else rows
+        if size := re.search(r" (\d+)x(\d+)$", name):
+            weights = calls * int(size[1]) * int(size[2])
+            stage.bytes += weight_bytes * weights
+            stage.products += 2 * rows * weights
+    lines = []
+    for name, stage in sorted(found.items(), key=lambda item: -item[1].seconds):
+        each = 1e6 * stage.seconds / max(stage.calls, 1)
+        line = f"    {name:<28} {stage.calls:>6,} calls of {each:>9,.1f} us {stage.seconds / wall:>7.1%}"
+        if stage.bytes and stage.seconds:
+            line += f" {stage.bytes / stage.seconds / 1e9:>6,.1f} GB/s"
+            line += f" {stage.products / stage.seconds / 1e9:>7,.0f} GOP/s"
+        lines.append(line)
+    spent = sum(stage.seconds for stage in found.values())
+    return [*lines, f"    {'around the plan':<55} {1 - spent / wall:>7.1%}"]
 
 
 if __name__ == "__main__":

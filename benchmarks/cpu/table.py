@@ -104,7 +104,7 @@ def memory(results: Results) -> Table:
 
 def starts(title: str, times: dict[Key, list[float]]) -> Table:
     """Cold processes."""
-    table = right_aligned(f"{title}: seconds from the start of a process to its first token, medians", ["", ""], ["s"])
+    table = right_aligned(f"{title}: start of a process to its first token", ["", "weights"], ["seconds"])
     for (engine, precision), seconds in times.items():
         table.add_row(engine, precision, f"{median(seconds):.2f}")
     return table
