@@ -43,7 +43,10 @@ template <bool Second>
 inline Ints zip(Ints a, Ints b) {
     Ints zipped;
 #pragma GCC unroll 8
-    for (int i = 0; i < kLanes; ++i) zipped[i] = (i % 2 ? b : a)[i / 2 + Second * kLanes / 2];
+    for (int i = 0; i < kLanes; ++i) {
+        const int at = i / 2 + (Second ? kLanes / 2 : 0);
+        zipped[i] = i % 2 ? b[at] : a[at];
+    }
     return zipped;
 }
 
