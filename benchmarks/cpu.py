@@ -29,6 +29,7 @@ from cpu.shapes import PRECISIONS, SHAPES, shape_named
 from cpu.table import show, starts
 
 CACHE = Path("~/.cache").expanduser()
+BUSY = 0.5  # the load from which on a run says more of its neighbours than of the engines
 TASKS = ("decode", "prefill", "beam", "start")
 
 
@@ -68,6 +69,8 @@ def main() -> None:
     console = Console(width=None if sys.stdout.isatty() else 150)
     places = Places(args.peers.absolute(), args.work.absolute())
     engines = [engine_named(name) for name in args.engines]
+    if (load := os.getloadavg()[0]) > BUSY:
+        print(f"  the load is {load:.1f}: others use this machine, and engines on OpenMP suffer most", file=sys.stderr)
     found: list[dict[str, object]] = []
     for shape in map(shape_named, args.shapes):
         precisions = args.precisions or shape.precisions
