@@ -11,10 +11,10 @@
 namespace loquent {
 namespace {
 
-constexpr int64_t kMostRows = 512;       // of a share: with a block of inputs they fit into the second cache
+constexpr int64_t kMostRows = 128;       // of a share: a block of their inputs and the sums fit into the second cache
 constexpr int64_t kLeastBytes = 16 << 10, kMostBytes = 64 << 10;  // weights of a share of few rows, where panels allow
 constexpr int64_t kSharesOfRun = 4;
-constexpr int64_t kPanelsOfMany = 4;
+constexpr int64_t kPanelsOfMany = 8;
 constexpr int64_t kLeastTotal = 32 << 10;    // weights that are not worth a second thread
 
 int64_t divide_up(int64_t value, int64_t by) { return (value + by - 1) / by; }
