@@ -19,6 +19,7 @@ from loquent.native.model import NativeModel
 pytestmark = pytest.mark.skipif(why_unavailable() is not None, reason=f"no native core: {why_unavailable()}")
 
 IDS = [[5, 9, 2, 33, 7], [8, 1, 1, 4, 60]]
+SIZES = ("float32", "bfloat16", "int8")
 OPTIONS = {"max_new_tokens": 6, "eos_token_id": None}
 
 
@@ -44,6 +45,18 @@ def test_arrays_are_continued_as_arrays_and_tensors_as_tensors(model: NativeMode
     output = model.generate(IDS, num_beams=2, return_dict_in_generate=True, **OPTIONS)
     assert isinstance(output.sequences_scores, np.ndarray)
     assert output.sequences_scores.shape == (2,)
+
+
+@pytest.mark.parametrize("kind", ["float32", "bfloat16", "int8"])
+def test_keys_and_values_are_stored_as_asked(folder: Path, kind: str) -> None:
+    model = load_native(folder, "float32", key_values=kind)
+    exact = load_native(folder, "float32").generate(IDS, do_sample=False, **OPTIONS)
+    found = model.generate(IDS, do_sample=False, **OPTIONS)
+    assert (found == exact).mean() >= {"float32": 1.0, "bfloat16": 0.7, "int8": 0.6}[kind]
+    sizes = {name: load_native(folder, key_values=name).open_backend().open_store(16).bytes_per_page for name in SIZES}
+    assert sizes["int8"] < sizes["bfloat16"] < sizes["float32"]
+    with pytest.raises(ArgumentError, match="key_values='int4' is unknown"):
+        load_native(folder, key_values="int4")
 
 
 def test_rows_streamed_are_rows_generated(model: NativeModel) -> None:

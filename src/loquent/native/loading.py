@@ -38,6 +38,7 @@ def load_native(
     name_or_path: str | os.PathLike[str],
     precision: str = "auto",
     config: PretrainedConfig | None = None,
+    key_values: str | None = None,
     **hub: Unpack[HubKeywords],
 ) -> NativeModel:
     """A trained model for the native core.
@@ -48,10 +49,11 @@ def load_native(
         name_or_path: a folder, plain or packed, or a repository on the hub.
         precision: one of `PRECISIONS`, or "auto" for what the checkpoint is stored in.
         config: used instead of the folder's.
+        key_values: how keys and values are stored; see `NativeModel`.
         **hub: `revision`, `cache_dir`, `token`, `local_files_only`, `subfolder`, `force_download`.
 
     Raises:
-        ArgumentError: the precision is unknown, or not the packed folder's.
+        ArgumentError: the precision is unknown, or not the packed folder's, or `key_values` is unknown.
         HubError: the name could not be resolved.
         CheckpointError, ConfigError: the files are missing or damaged, do not fit the config, or hold numbers that the
             precision cannot.
@@ -70,7 +72,7 @@ def load_native(
         source = MappedWeights(family_of(config).compose(config), checkpoint, packed, name_or_path)
     else:
         source = _from_plain(config, checkpoint, precision, name_or_path)
-    return NativeModel(config, source, GenerationConfig.of_model(name_or_path, config, **hub))
+    return NativeModel(config, source, GenerationConfig.of_model(name_or_path, config, **hub), key_values)
 
 
 def quantize(

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from loquent.config.json_file import saving_folder
 from loquent.config.packing import FIELD, packing
 from loquent.errors import ArgumentError, NativeError
+from loquent.native.backend import KEY_VALUE_KINDS, NativeBackend
 from loquent.native.checkpoint import is_matrix
 from loquent.native.weights import Weights
 from loquent.weights import Shapes
@@ -74,8 +75,11 @@ class NativeModel:
         config: the model's config.
         source: its weights; they are taken when the model is made.
         generation_config: how it generates unless told otherwise.
+        key_values: how keys and values are stored: "float32", "bfloat16" or "int8"; None: float32 where the weights
+            are, else bfloat16.
 
     Raises:
+        ArgumentError: `key_values` is none of these.
         CheckpointError: weights that the precision cannot hold.
         NativeError: the native core is not there.
     """
@@ -83,8 +87,18 @@ class NativeModel:
     gives_tensors = False
     """Whether the continuation of ids that came as lists is a tensor."""
 
-    def __init__(self, config: PretrainedConfig, source: Source, generation_config: GenerationConfig) -> None:
+    def __init__(
+        self,
+        config: PretrainedConfig,
+        source: Source,
+        generation_config: GenerationConfig,
+        key_values: str | None = None,
+    ) -> None:
+        if key_values not in (None, *KEY_VALUE_KINDS):
+            known = ", ".join(map(repr, KEY_VALUE_KINDS))
+            raise ArgumentError(f"key_values={key_values!r} is unknown. Use one of {known}, or leave it out.")
         self.config = config
+        self.key_values = key_values
         self.generation_config = generation_config
         self.decoder = source.decoder
         self.precision = source.precision
@@ -127,13 +141,11 @@ class NativeModel:
 
     def open_backend(self) -> Backend:
         """A backend that runs the model."""
-        from loquent.native.backend import NativeBackend
-
-        return NativeBackend(self.decoder, self._weights)
+        return NativeBackend(self.decoder, self._weights, key_values=self.key_values)
 
     def backend_key(self) -> Hashable:
-        """What a backend is made for: always the same."""
-        return "native"
+        """What a backend is made for."""
+        return "native", self.key_values
 
     def describe_backend(self) -> str:
         """What `generate` runs on, such as "native (avx512, int8, 2 threads)"."""

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from loquent.errors import CheckpointError
+from loquent.errors import ArgumentError, CheckpointError
 from loquent.text.model import TextModel
 
 Precision = Literal["auto", "float32", "bfloat16", "float16", "int8", "int4"]
@@ -33,6 +33,7 @@ def load(
     name_or_path: str | os.PathLike[str] | None = None,
     *,
     precision: Precision = "auto",
+    key_values: str | None = None,
     device: str | None = None,
     revision: str | None = None,
     token: str | bool | None = None,
@@ -44,6 +45,8 @@ def load(
     Args:
         name_or_path: a folder, a repository on the hub ("org/name"), or None for the model in the package.
         precision: how the weights are held; "auto" as the checkpoint or the packed folder is stored.
+        key_values: how keys and values are stored, "float32", "bfloat16" or "int8"; None: float32 where the weights
+            are, else bfloat16. For the native core alone.
         device: "cpu" or None for the CPU, which takes no torch; "cuda", "cuda:1" for a GPU, by torch.
         revision: a branch, a tag or a commit of the repository.
         token: an access token, True for the stored one, False for none.
@@ -68,13 +71,15 @@ def load(
     hub: dict[str, Any] = {"revision": revision, "token": token, "cache_dir": cache_dir}
     hub["local_files_only"] = local_files_only
     tokenizer = AutoTokenizer.from_pretrained(name, **hub)
+    if key_values is not None and device not in (None, "cpu"):
+        raise ArgumentError(f"key_values={key_values!r} is for the CPU, not device={device!r}. Leave one of them out.")
     if device not in (None, "cpu"):
         return TextModel(_load_torch(name, precision, device, hub), tokenizer)
     config = read_config(name, **hub)
     obstacle = obstacle_to(config)
-    if obstacle and precision not in _QUANTIZED and has_torch():
+    if obstacle and precision not in _QUANTIZED and key_values is None and has_torch():
         return TextModel(_load_torch(name, precision, "cpu", hub), tokenizer, obstacle)
-    return TextModel(load_native(name, precision, config, **hub), tokenizer)
+    return TextModel(load_native(name, precision, config, key_values, **hub), tokenizer)
 
 
 def has_torch() -> bool:
