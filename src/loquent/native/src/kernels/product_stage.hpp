@@ -41,13 +41,16 @@ inline void transpose(Ints (&rows)[kLanes]) {
 /// Lanes of a and b in turns: the first half of them, or the second.
 template <bool Second>
 inline Ints zip(Ints a, Ints b) {
+    constexpr int first = Second ? kLanes / 2 : 0;
     Ints zipped;
-#pragma GCC unroll 8
-    for (int i = 0; i < kLanes; ++i) {
-        const int at = i / 2 + (Second ? kLanes / 2 : 0);
-        zipped[i] = i % 2 ? b[at] : a[at];
-    }
+#if defined(__clang__)
+    for (int i = 0; i < kLanes; ++i) zipped[i] = (i % 2 ? b : a)[first + i / 2];
     return zipped;
+#else  // of single lanes GCC makes single insertions
+#pragma GCC unroll 8
+    for (int i = 0; i < kLanes; ++i) zipped[i] = first + i / 2 + i % 2 * kLanes;
+    return __builtin_shuffle(a, b, zipped);
+#endif
 }
 
 /// Rows become columns: log2(kLanes) rounds, each of which shuffles the rows perfectly.
