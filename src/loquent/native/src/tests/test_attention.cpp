@@ -48,9 +48,10 @@ void agrees_over_several_chunks() {
             const Layer layer = Layer(3, 1, 24).turned(12).windowed(window).stored(kind, kind == Kind::int8 ? 7 : 16);
             World world(layer, 2, 8);
             world.add({1300});
-            world.step({1299});
+            world.step({1200});
+            world.step({99});  // few enough rows to be cut by chunks, and of those in one share some see one chunk less
             world.step({1});
-            check_sequence(layer, world.store(), world.sequences[0], 61);
+            check_sequence(layer, world.store(), world.sequences[0], 9);
         }
 }
 
@@ -120,16 +121,18 @@ void page_size_changes_no_bit() {
 
 /// What later tokens of a step hold is nothing to earlier ones, were it not even a number.
 void later_tokens_are_not_seen() {
-    for (Kind kind : kKinds) {
-        const Layer layer = Layer(3, 1, 12).stored(kind, 16);
-        World fine(layer, 1, 1), broken(layer, 1, 1);
-        fine.add({90}), broken.add({90});
-        std::vector<float>& qkv = broken.sequences[0].qkv;
-        for (int64_t i = 70 * layer.columns(); i < 71 * layer.columns(); ++i) qkv[i] = i % 2 ? NAN : INFINITY;
-        fine.step({90}), broken.step({90});
-        CHECK(std::memcmp(fine.sequences[0].read.data(), broken.sequences[0].read.data(), 70 * layer.width() * 4) == 0);
-        CHECK(std::isnan(broken.sequences[0].read[75 * layer.width()]));
-    }
+    for (Kind kind : kKinds)
+        for (float other : {INFINITY, 0.5f}) {
+            const Layer layer = Layer(3, 1, 12).stored(kind, 16);
+            World fine(layer, 1, 1), broken(layer, 1, 1);
+            fine.add({90}), broken.add({90});
+            std::vector<float>& qkv = broken.sequences[0].qkv;
+            for (int64_t i = 70 * layer.columns(); i < 71 * layer.columns(); ++i) qkv[i] = i % 2 ? NAN : other;
+            fine.step({90}), broken.step({90});
+            const size_t before = 70 * layer.width() * sizeof(float);
+            CHECK(std::memcmp(fine.sequences[0].read.data(), broken.sequences[0].read.data(), before) == 0);
+            CHECK(std::isnan(broken.sequences[0].read[75 * layer.width() + 1]));
+        }
 }
 
 void of_equal_mask_values_the_most_recent_are_seen() {
