@@ -7,6 +7,7 @@ namespace loquent {
 namespace {
 
 using Bytes = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Sums = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using AnyRows = nb::ndarray<nb::ndim<2>, nb::device::cpu, nb::ro>;
 
 /// Keeps Python objects alive from C++; they are let go with the GIL held.
@@ -46,47 +47,35 @@ void fill(Matrix& matrix, int64_t first_row, AnyRows source, const std::string& 
               {source.data(), kind, rows, matrix.columns, source.stride(0), source.stride(1)});
 }
 
-Matrix mapped(const std::string& kind, int64_t rows, int64_t columns, nb::object data, nb::object scales,
+Matrix mapped(const std::string& name, int64_t rows, int64_t columns, nb::object data, nb::object scales,
               nb::object sums) {
     check_sizes(rows, columns);
-    Matrix matrix{};
-    matrix.kind = kind_of(kind);
-    matrix.rows = rows;
-    matrix.columns = columns;
-    matrix.packed = true;
+    const Kind kind = kind_of(name);
     const auto bytes = nb::cast<Bytes>(data);
-    if ((int64_t)bytes.size() != matrix.panels() * panel_bytes(matrix.kind, columns))
+    if ((int64_t)bytes.size() != packed_bytes(kind, rows, columns))
         throw std::invalid_argument("the data are not those of a packed matrix of this size.");
-    matrix.data = bytes.data();
-    const bool scaled = matrix.kind == Kind::int8;
-    if (scaled == scales.is_none() || scaled == sums.is_none())
+    if (scales.is_none() != sums.is_none() || scales.is_none() == (kind == Kind::int8))
         throw std::invalid_argument("int8 has scales and sums, other kinds have neither.");
-    if (scaled) {
-        const auto scale = nb::cast<Floats>(scales);
-        const auto sum = nb::cast<nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>>(sums);
-        if ((int64_t)scale.size() != matrix.panels() * kPanel || scale.size() != sum.size())
+    const float* scale = nullptr;
+    const int32_t* sum = nullptr;
+    if (kind == Kind::int8) {
+        const auto scale_array = nb::cast<Floats>(scales);
+        const auto sum_array = nb::cast<Sums>(sums);
+        const size_t padded = (size_t)((rows + kPanel - 1) / kPanel * kPanel);
+        if (scale_array.size() != padded || sum_array.size() != padded)
             throw std::invalid_argument("scales and sums must have a number for each row of each panel.");
-        matrix.scales = scale.data();
-        matrix.sums = sum.data();
+        scale = scale_array.data();
+        sum = sum_array.data();
     }
-    matrix.owner = keep_alive(nb::make_tuple(data, scales, sums));
-    return matrix;
+    return packed_matrix(kind, rows, columns, bytes.data(), scale, sum, keep_alive(nb::make_tuple(data, scales, sums)));
 }
 
 Matrix row_by_row(const std::string& kind, uintptr_t address, int64_t rows, int64_t columns, int64_t row_stride,
                   nb::object owner) {
     check_sizes(rows, columns);
-    if (!address || row_stride < columns) throw std::invalid_argument("there is no such matrix in memory.");
-    Matrix matrix{};
-    matrix.kind = kind_of(kind);
-    matrix.rows = rows;
-    matrix.columns = columns;
-    matrix.row_stride = row_stride;
-    matrix.data = reinterpret_cast<const uint8_t*>(address);
-    if (matrix.kind == Kind::int8 || matrix.kind == Kind::int4)
-        throw std::invalid_argument("quantized matrices are packed.");
-    matrix.owner = keep_alive(std::move(owner));
-    return matrix;
+    if (row_stride < columns) throw std::invalid_argument("rows must be at least as far apart as they are long.");
+    return row_matrix(kind_of(kind), rows, columns, row_stride, reinterpret_cast<const void*>(address),
+                      keep_alive(std::move(owner)));
 }
 
 nb::object row(const Matrix& matrix, int64_t index) {
@@ -100,7 +89,7 @@ nb::object data_of(nb::handle self) {
     const auto& matrix = nb::cast<const Matrix&>(self);
     if (!matrix.packed) throw std::invalid_argument("a matrix that is read in place has no packed data.");
     return as_array(const_cast<uint8_t*>(matrix.data),
-                    {(size_t)(matrix.panels() * panel_bytes(matrix.kind, matrix.columns))}, self);
+                    {(size_t)packed_bytes(matrix.kind, matrix.rows, matrix.columns)}, self);
 }
 
 template <class T>
