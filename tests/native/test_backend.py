@@ -1,4 +1,4 @@
-"""A step's rows are the same bits alone, in any batch, in any pieces, on any number of threads; bad ones are refused."""
+"""A step's rows are the same bits alone, in any batch, in any pieces, on any number of threads; bad ones fail."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def test_without_the_extension(error: str, reason: str) -> None:
 def test_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOQUENT_NATIVE", "0")
     assert not available()
-    with pytest.raises(NativeError, match="cannot be used: LOQUENT_NATIVE=0. Unset LOQUENT_NATIVE to use it."):
+    with pytest.raises(NativeError, match=r"cannot be used: LOQUENT_NATIVE=0\. Unset LOQUENT_NATIVE to use it\."):
         core()
     monkeypatch.setenv("LOQUENT_NATIVE", "off")
     with pytest.raises(ArgumentError, match="LOQUENT_NATIVE='off' must be 0"):

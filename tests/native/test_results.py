@@ -13,6 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import loquent
+from loquent.decoding.rules import Custom
+from loquent.decoding.stopping import Stopping
+from loquent.decoding.strategies import one_by_one
+from loquent.decoding.task import Decoding
 from loquent.engine import Engine
 from loquent.generation import engine_of
 from loquent.native import why_unavailable
@@ -62,6 +66,28 @@ def test_alone_or_in_any_company(name: str, asked: list[Asked], page_size: int, 
 def test_results_are_those_of_torch(name: str, asked: list[Asked]) -> None:
     for prompt, decoding, _ in asked:
         assert by_plan(name, prompt, decoding) == alone(tiny(name), prompt, decoding)
+
+
+def test_a_processor_that_runs_the_model_leaves_the_other_rows_as_they_are() -> None:
+    engine = Engine(backend_of("llama"))
+    plain = Decoding(one_by_one, Stopping(5))
+
+    def nested(ids: Any, scores: Any) -> Any:
+        handle = engine.submit([1, 2, 3], plain)
+        while not handle.done:
+            engine.step()
+        return scores
+
+    def failing(ids: Any, scores: Any) -> Any:
+        raise LookupError("a processor that fails")
+
+    first = engine.submit([4, 5, 6], Decoding(one_by_one, Stopping(5), (Custom((nested,)),)))
+    second = engine.submit([7, 8], Decoding(one_by_one, Stopping(5), (Custom((failing,)),)))
+    while not (first.done and second.done):
+        engine.step()
+    with pytest.raises(LookupError):
+        second.result()
+    assert [hypothesis.tokens for hypothesis in first.result()] == by_plan("llama", [4, 5, 6], plain)
 
 
 @cache

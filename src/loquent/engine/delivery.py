@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from loquent.decoding.arrays import Array, beside, log_softmax, namespace, to_numpy
 from loquent.decoding.choice import NO_NUMBERS, NOTHING_LEFT, Chosen
 from loquent.decoding.random import Purpose, uniform
-from loquent.decoding.rules import apply_rules
+from loquent.decoding.rules import Custom, apply_rules
 from loquent.decoding.selection import best, drawn, most_likely
 from loquent.decoding.wants import Candidates, Likelihood, Next, Scores, Top
 from loquent.engine.backend import Forward
@@ -46,8 +46,16 @@ def deliver(shares: Sequence[Share], forward: Forward) -> None:
         elif share.last:
             groups.setdefault(type(pending.read.want), []).append((start + share.rows - 1, pending))
         start += share.rows
+    logits = forward.logits
+    if any(_calls_back(pending) for rows in groups.values() for _, pending in rows):
+        # The caller's own code may run the model again, which may write where these rows are.
+        logits = namespace(logits).asarray(logits, copy=True)
     for want, rows in groups.items():
-        _isolated(_ANSWERS[want], rows, forward.logits)
+        _isolated(_ANSWERS[want], rows, logits)
+
+
+def _calls_back(pending: PendingRead) -> bool:
+    return any(isinstance(rule, Custom) for rule in pending.request.task.decoding.rules)
 
 
 def _take(pending: PendingRead, chosen: Chosen) -> None:
