@@ -71,7 +71,8 @@ struct Unit {
 
 class Step {
 public:
-    Step(Pool& pool, const AttentionPart& part, const Batch& batch, Store& store, const std::vector<RotaryTable>& tables)
+    Step(Pool& pool, const AttentionPart& part, const Batch& batch, Store& store,
+         const std::vector<RotaryTable>& tables)
         : pool_(pool), part_(part), batch_(batch), store_(store), tables_(tables), view_(store.view(part.layer)),
           group_(part.heads / part.kv_heads) {}
 

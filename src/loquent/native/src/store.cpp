@@ -21,7 +21,8 @@ int64_t element_bytes(Kind kind) {
         case Kind::float32: return 4;
         case Kind::bfloat16: return 2;
         case Kind::int8: return 1;
-        default: throw std::invalid_argument(std::string("a store holds float32, bfloat16 or int8, not ") + name_of(kind));
+        default:
+            throw std::invalid_argument(std::string("a store holds float32, bfloat16 or int8, not ") + name_of(kind));
     }
 }
 
@@ -63,7 +64,8 @@ void Store::resize(int64_t pages) {
     const int64_t chunk_pages = int64_t{1} << shift_;
     const size_t wanted = static_cast<size_t>((pages + chunk_pages - 1) / chunk_pages);
     // Pages that go are cleared while they are known, so that those of a chunk that stays come back as zeros.
-    for (int64_t page = pages; page < pages_ && page < static_cast<int64_t>(wanted) * chunk_pages; ++page) clear(&page, 1);
+    const int64_t kept = std::min(pages_, static_cast<int64_t>(wanted) * chunk_pages);
+    for (int64_t page = pages; page < kept; ++page) clear(&page, 1);
     memory_.resize(std::min(wanted, memory_.size()));
     while (memory_.size() < wanted) memory_.push_back(allocate(chunk_bytes_));
     chunks_.clear();
@@ -84,7 +86,9 @@ void Store::each_part(int64_t page, const Visit& visit) const {
 
 void Store::clear(const int64_t* pages, int64_t count) {
     for (int64_t i = 0; i < count; ++i)
-        each_part(pages[i], [](const LayerView::Plane&, int64_t, uint8_t* part, size_t size) { std::memset(part, 0, size); });
+        each_part(pages[i], [](const LayerView::Plane&, int64_t, uint8_t* part, size_t size) {
+            std::memset(part, 0, size);
+        });
 }
 
 void Store::copy(const int64_t* sources, const int64_t* targets, int64_t count) {
@@ -107,7 +111,9 @@ uint8_t* Store::find(const LayerView::Plane& plane, int64_t page, int64_t head) 
 
 uint8_t* Store::keys(int64_t layer, int64_t page, int64_t head) const { return find(views_[layer].keys, page, head); }
 
-uint8_t* Store::values(int64_t layer, int64_t page, int64_t head) const { return find(views_[layer].values, page, head); }
+uint8_t* Store::values(int64_t layer, int64_t page, int64_t head) const {
+    return find(views_[layer].values, page, head);
+}
 
 float* Store::key_scales(int64_t layer, int64_t page, int64_t head) const {
     return reinterpret_cast<float*>(find(views_[layer].key_scales, page, head));

@@ -1,4 +1,4 @@
-// Query rows over stored keys and values: which blocks and slots each row sees, and in which order results are added up.
+// Query rows over stored keys and values: which blocks and slots each row sees, and the order of sums.
 #include "kernels/attention_kernels.hpp"
 #include "kernels/attention_tiles.hpp"
 
@@ -47,8 +47,10 @@ public:
         for (int64_t row = 0; row < task_.count; row += kTileRows) pack(row, rows_from(row));
         for (int64_t chunk = task_.first_chunk; chunk < task_.last_chunk; ++chunk) visit_chunk(chunk);
         if (task_.partials) return;
-        for (int64_t row = 0; row < task_.count; ++row)
-            finish(totals_ + row * partial_floats(dims_), dims_, task_.read + token(row) * task_.read_stride + head(row));
+        for (int64_t row = 0; row < task_.count; ++row) {
+            float* read = task_.read + token(row) * task_.read_stride + head(row);
+            finish(totals_ + row * partial_floats(dims_), dims_, read);
+        }
     }
 
 private:
@@ -91,7 +93,8 @@ private:
     void keep(int64_t row, bool first) {
         float* result = results_ + row * partial_floats(dims_);
         result[0] = running_[row].highest, result[1] = sum(running_[row].sum);
-        float* to = task_.partials ? task_.partials + row * task_.partial_stride : totals_ + row * partial_floats(dims_);
+        float* total = totals_ + row * partial_floats(dims_);
+        float* to = task_.partials ? task_.partials + row * task_.partial_stride : total;
         if (task_.partials || first)
             std::memcpy(to, result, partial_floats(dims_) * sizeof(float));
         else
@@ -217,7 +220,8 @@ private:
         for (int r = 0; r < Rows; ++r) {
             if (low[r] == high[r]) continue;
             const Kept* kept = task_.kept ? task_.kept + token(row + r) : nullptr;
-            soften<sizeof(Element) == 1>(scores + r * kBlock, block, low[r], high[r], base, part_.keep > 0, kept, running_[row + r]);
+            constexpr bool scaled = sizeof(Element) == 1;
+            soften<scaled>(scores + r * kBlock, block, low[r], high[r], base, part_.keep > 0, kept, running_[row + r]);
         }
         // What not all rows see is added row by row, so that nothing a row does not see can touch it.
         const int begin = low[Rows - 1], end = static_cast<int>(larger(begin, high[0]));

@@ -20,7 +20,7 @@ struct WriteTask {
     int64_t page_size, slots;
     const int64_t* pages;
     int64_t position, count;   // of the first token; how many
-    float* qkv;                // (count, heads + 2 * kv_heads, head_dim); queries and keys are normed and turned in place
+    float* qkv;                // (count, heads + 2 * kv_heads, head_dim); queries and keys are changed in place
     int64_t qkv_stride;
     const float* cosines;      // (count, pairs), of the tokens' positions
     const float* sines;

@@ -57,8 +57,8 @@ inline void fetch(const void* memory) { __builtin_prefetch(memory); }
 /// scores[r][g * 16 + slot] = queries[.][r] . keys of `Groups` groups; queries are (dims, Rows), scores kBlock apart.
 /// `next` (or null) are the groups that are read next.
 template <int Rows, int Groups, class Element>
-inline void score_groups(const float* queries, const Element* const* groups, int64_t stride, int64_t dims, float* scores,
-                         const Element* const* next) {
+inline void score_groups(const float* queries, const Element* const* groups, int64_t stride, int64_t dims,
+                         float* scores, const Element* const* next) {
     Vec sums[Rows][Groups * kVectors];
 #pragma GCC unroll 16
     for (int r = 0; r < Rows; ++r)
@@ -108,8 +108,8 @@ inline void score(const float* queries, const Block<Element>& block, int first, 
 
 /// sums[r][0...Vectors] += weights[r][slot] * values[slot] for slots [low, high) of a block.
 template <int Rows, int Vectors, class Element>
-inline void add_vectors(const float* weights, const Block<Element>& block, int64_t column, int low, int high, float* sums,
-                        int64_t stride, const Block<Element>* next) {
+inline void add_vectors(const float* weights, const Block<Element>& block, int64_t column, int low, int high,
+                        float* sums, int64_t stride, const Block<Element>* next) {
     Vec kept[Rows][Vectors];
 #pragma GCC unroll 16
     for (int r = 0; r < Rows; ++r)
@@ -144,8 +144,8 @@ inline void add_vectors(const float* weights, const Block<Element>& block, int64
 
 /// The same for a whole head.
 template <int Rows, class Element>
-inline void add_values(const float* weights, const Block<Element>& block, int low, int high, float* sums, int64_t stride,
-                       int64_t dims, const Block<Element>* next) {
+inline void add_values(const float* weights, const Block<Element>& block, int low, int high, float* sums,
+                       int64_t stride, int64_t dims, const Block<Element>* next) {
     constexpr int most = fitting(Rows);
     int64_t column = 0;
     for (; column + most * kLanes <= dims; column += most * kLanes)
@@ -191,7 +191,8 @@ inline Ints kept_lanes(const Kept& kept, Vec values, Ints slots, int64_t base) {
     return (rounded > kept.threshold) | ((rounded == kept.threshold) & (slots >= oldest));
 }
 
-/// Turn one row's scores of slots [low, high) of the block at position `base` into weights, in place; `Scaled` where the store is int8.
+/// Turn one row's scores of slots [low, high) of the block at position `base` into weights, in place;
+/// `Scaled` where the store is int8.
 template <bool Scaled, class Element>
 inline void soften(float* scores, const Block<Element>& block, int low, int high, int64_t base, bool masked,
                    const Kept* kept, Running& running) {

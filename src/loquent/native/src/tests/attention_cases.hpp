@@ -44,7 +44,7 @@ struct Layer {
     }
 
     AttentionPart connected() const {
-        const auto pointer = [](const std::vector<float>& weights) { return weights.empty() ? nullptr : weights.data(); };
+        const auto pointer = [](const std::vector<float>& x) { return x.empty() ? nullptr : x.data(); };
         AttentionPart whole = part;
         whole.query_norm = pointer(query_norm), whole.key_norm = pointer(key_norm);
         whole.mask_decay = pointer(decay), whole.mask_step = pointer(step), whole.mask_bias = pointer(bias);
@@ -104,7 +104,8 @@ public:
 
     /// One step: the next `counts[i]` tokens of sequence i (0: it takes no part).
     void step(const std::vector<int64_t>& counts) {
-        const int64_t columns = layer_.columns(), width = layer_.width(), qkv_stride = columns + 3, read_stride = width + 5;
+        const int64_t columns = layer_.columns(), width = layer_.width();
+        const int64_t qkv_stride = columns + 3, read_stride = width + 5;
         Batch batch{};
         std::vector<float> qkv;
         const int64_t table = 0;
@@ -113,7 +114,8 @@ public:
             const Sequence& sequence = sequences[i];
             batch.segments.push_back({batch.rows, counts[i], sequence.done, sequence.pages.data(), 0, &table});
             for (int64_t token = sequence.done; token < sequence.done + counts[i]; ++token) {
-                qkv.insert(qkv.end(), sequence.qkv.begin() + token * columns, sequence.qkv.begin() + (token + 1) * columns);
+                const auto begin = sequence.qkv.begin() + token * columns;
+                qkv.insert(qkv.end(), begin, begin + columns);
                 qkv.insert(qkv.end(), 3, NAN);
             }
             batch.rows += counts[i];
@@ -121,9 +123,11 @@ public:
         std::vector<float> read(batch.rows * read_stride, NAN);
         attend(pool_, layer_.connected(), batch, store_, tables_, qkv.data(), qkv_stride, read.data(), read_stride);
         int64_t row = 0;
-        for (size_t i = 0; i < counts.size(); ++i)
-            for (int64_t end = sequences[i].done + counts[i]; sequences[i].done < end; ++sequences[i].done, ++row)
-                std::copy_n(read.begin() + row * read_stride, width, sequences[i].read.begin() + sequences[i].done * width);
+        for (size_t i = 0; i < counts.size(); ++i) {
+            Sequence& sequence = sequences[i];
+            for (int64_t end = sequence.done + counts[i]; sequence.done < end; ++sequence.done, ++row)
+                std::copy_n(read.begin() + row * read_stride, width, sequence.read.begin() + sequence.done * width);
+        }
     }
 
     Store& store() { return store_; }

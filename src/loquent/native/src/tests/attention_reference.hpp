@@ -74,7 +74,8 @@ inline void check_stored(const Layer& layer, const Sequence& sequence, const Sto
         const Numbers x = prepare(layer, sequence.qkv.data() + position * layer.columns(), position);
         const double* key = x.data() + (part.heads + head) * part.head_dim;
         const double* values = x.data() + (part.heads + part.kv_heads) * part.head_dim;
-        for (const auto& [expected, actual] : {std::pair(key, &stored.keys), {values + head * part.head_dim, &stored.values}}) {
+        const double* value = values + head * part.head_dim;
+        for (const auto& [expected, actual] : {std::pair(key, &stored.keys), {value, &stored.values}}) {
             double most = 0;
             for (int64_t d = 0; d < part.head_dim; ++d) most = std::fmax(most, std::fabs(expected[d]));
             for (int64_t d = 0; d < part.head_dim; ++d) {
@@ -105,7 +106,8 @@ inline std::vector<bool> chosen(const Layer& layer, const Stored& stored, int64_
 }
 
 /// What query head `head` of the token at `position` reads.
-inline Numbers attend_one(const Layer& layer, const Sequence& sequence, const Stored& stored, int64_t head, int64_t position) {
+inline Numbers attend_one(const Layer& layer, const Sequence& sequence, const Stored& stored, int64_t head,
+                          int64_t position) {
     const AttentionPart& part = layer.part;
     const int64_t dims = part.head_dim, low = part.window ? std::max<int64_t>(0, position - part.window + 1) : 0;
     const Numbers x = prepare(layer, sequence.qkv.data() + position * layer.columns(), position);

@@ -25,7 +25,8 @@ inline double now(int threads) {
 
 /// Microseconds of one step of `batch` sequences that read `length` tokens each after `start`.
 inline double time_step(const Shape& shape, int threads, int64_t batch, int64_t start, int64_t length) {
-    const Layer layer = Layer(shape.heads, shape.kv_heads, shape.head_dim).turned(shape.head_dim / 2).stored(shape.kind, 16);
+    const Layer layer = Layer(shape.heads, shape.kv_heads, shape.head_dim)
+                            .turned(shape.head_dim / 2).stored(shape.kind, 16);
     World world(layer, threads, 1);
     world.add(std::vector<int64_t>(batch, start + length));
     if (start) world.step(std::vector<int64_t>(batch, start));
@@ -43,7 +44,8 @@ inline double time_step(const Shape& shape, int threads, int64_t batch, int64_t 
     const double begin = now(threads);
     for (int run = 0; run < 20 || (run < 2000 && now(threads) - begin < 3e5); ++run) {
         const double before = now(threads);
-        attend(world.pool(), part, step, world.store(), tables, qkv.data(), layer.columns(), read.data(), layer.width());
+        attend(world.pool(), part, step, world.store(), tables, qkv.data(), layer.columns(), read.data(),
+               layer.width());
         best = std::min(best, now(threads) - before);
     }
     return best;
@@ -69,7 +71,8 @@ inline int print_times(const std::string& wanted) {
                 const double bytes = 2.0 * c.batch * (c.start + c.length) * shape.kv_heads * shape.head_dim * element;
                 const double seen = c.start * c.length + c.length * (c.length + 1) / 2.0;
                 const double products = 4.0 * seen * c.batch * shape.heads * shape.head_dim;
-                std::printf("%d thread%s  %-20s batch %2d  after %4d  tokens %3d  %9.1f us  %6.1f GB/s  %6.1f GFLOP/s\n", threads,
+                std::printf("%d thread%s  %-20s batch %2d  after %4d  tokens %3d  %9.1f us  %6.1f GB/s  "
+                            "%6.1f GFLOP/s\n", threads,
                             threads > 1 ? "s" : " ", shape.name, (int)c.batch, (int)c.start, (int)c.length, took,
                             bytes / took / 1e3, products / took / 1e3);
             }

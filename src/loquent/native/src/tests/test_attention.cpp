@@ -69,8 +69,8 @@ std::vector<float> plainly(const Layer& layer, size_t index, const std::vector<i
     return world.sequences[index].read;
 }
 
-void check_cuts(const Layer& layer, const std::vector<int64_t>& lengths, const std::vector<std::vector<float>>& expected,
-                int threads, unsigned seed) {
+void check_cuts(const Layer& layer, const std::vector<int64_t>& lengths,
+                const std::vector<std::vector<float>>& expected, int threads, unsigned seed) {
     World world(layer, threads, seed);
     world.add(lengths);
     std::mt19937 generator(seed);
