@@ -1,5 +1,6 @@
 // A share of a product: which inputs, panels and rows run through which tile, and what is done with the sums.
 #include "../product_share.hpp"
+#include "product_in_place.hpp"
 #include "product_stage.hpp"
 #include "product_tiles.hpp"
 
@@ -233,26 +234,17 @@ void finish(const Walk& walk, const Block& block) {
             finish_row(share, share.first_panel + block.panel + p, row, sums);
 }
 
-using Direct = void (*)(const Matrix&, int64_t panel, const uint8_t* inputs, int64_t input_stride, float* sums);
-
-template <class Dot, class Unit>
-Direct direct_of(int64_t rows) {
-    constexpr Direct of[kDirectRows] = {add_direct<Dot, Unit, 1>, add_direct<Dot, Unit, 2>, add_direct<Dot, Unit, 3>,
-                                        add_direct<Dot, Unit, 4>};
-    return of[rows - 1];
-}
-
-/// Few rows of a matrix that is stored row by row.
-void multiply_direct(const Walk& walk) {
+/// Some rows of a matrix that is stored row by row.
+void multiply_in_place(const Walk& walk) {
     const ProductShare& share = walk.share;
     const Matrix& matrix = share.matrix;
-    const Direct direct = matrix.kind == Kind::float32    ? direct_of<Float32Dot, WholeFloats>(share.rows)
-                          : matrix.kind == Kind::bfloat16 ? direct_of<BFloat16Dot, BFloat16Pairs>(share.rows)
-                                                          : direct_of<Float32Dot, WidenedHalves>(share.rows);
+    const auto add = matrix.kind == Kind::float32    ? add_in_place<Float32Dot, WholeFloats>
+                     : matrix.kind == Kind::bfloat16 ? add_in_place<BFloat16Dot, BFloat16Pairs>
+                                                     : add_in_place<Float32Dot, WidenedHalves>;
+    const uint8_t* inputs = share.input.data + share.first_row * share.input.stride;
     for (Block block = {0, 0, 1, 0, walk.inputs}; block.panel < share.panels; ++block.panel) {
         block.group = block.panel;
-        const uint8_t* inputs = share.input.data + share.first_row * share.input.stride;
-        direct(matrix, share.first_panel + block.panel, inputs, share.input.stride, walk.sums(block));
+        add(matrix, share.first_panel + block.panel, share.rows, inputs, share.input.stride, walk.sums(block));
         finish(walk, block);
     }
 }
@@ -261,7 +253,7 @@ void multiply_direct(const Walk& walk) {
 
 void multiply_share(const ProductShare& share) {
     const Walk walk(share);
-    if (!share.matrix.packed && share.rows <= kDirectRows) return multiply_direct(walk);
+    if (!share.matrix.packed && share.rows <= kMostInPlace) return multiply_in_place(walk);
     for (Block block = walk.start(); block.count;) {
         const Block after = walk.after(block);
         if (share.matrix.packed)

@@ -136,31 +136,4 @@ void stage(const Matrix& matrix, int64_t panel, int64_t first, int64_t count, ui
         }
 }
 
-/// The whole product of one panel and up to kDirectRows rows, straight from the transposed registers, in the order of
-/// the tiles: sums [row][32].
-constexpr int kDirectRows = 4;
-
-template <class Dot, class Unit, int R>
-void add_direct(const Matrix& matrix, int64_t panel, const uint8_t* inputs, int64_t input_stride, float* to) {
-    const int64_t units = (matrix.columns + Unit::kElements - 1) / Unit::kElements;
-    Vec sums[R][kPanel / kLanes] = {};
-    for (int64_t unit = 0; unit < units; unit += kLanes) {
-        const int64_t there = units - unit;
-#pragma GCC unroll 2
-        for (int part = 0; part < kPanel / kLanes; ++part) {
-            Ints block[kLanes];
-            read_transposed<Unit>(block, matrix, panel * kPanel + part * kLanes, unit * Unit::kElements);
-#pragma GCC unroll 16
-            for (int u = 0; u < kLanes; ++u) {
-                if (u >= there) break;
-                const typename Dot::Weights w = Dot::weights((const uint8_t*)&block[u]);
-#pragma GCC unroll 4
-                for (int r = 0; r < R; ++r)
-                    sums[r][part] = Dot::add(sums[r][part], w, Dot::input(inputs + r * input_stride + (unit + u) * 4));
-            }
-        }
-    }
-    std::memcpy(to, sums, sizeof sums);
-}
-
 }  // namespace loquent::LOQUENT_ISA
