@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Hashable
 from functools import partial
@@ -50,9 +51,12 @@ class Lender(Protocol):
 
 
 class EngineSlot:
-    """Where a model keeps its engine. A copied or unpickled model starts with an empty one."""
+    """Where a model keeps its engine. A copied or unpickled model starts with an empty one, and so does a forked process:
+    threads that it does not have may have held the old one's locks, and submitted its requests.
+    """
 
     def __init__(self) -> None:
+        self.process = os.getpid()
         self.lock = threading.Lock()
         self.key: Hashable = None
         self.engine: Engine | None = None
@@ -66,7 +70,7 @@ class EngineSlot:
 
 def engine_of(model: Bound) -> Engine:
     """The engine that runs a model, natively wherever nothing speaks against it (`engine.backend.describe()`)."""
-    slot: EngineSlot = vars(model).setdefault("_engine_slot", EngineSlot())
+    slot = _slot_of(model) or vars(model).setdefault("_engine_slot", EngineSlot())
     key, open_backend = _lent(model) if isinstance(model, Lender) else (model.backend_key(), model.open_backend)
     with slot.lock:
         if slot.engine is None or slot.key != key:
@@ -76,10 +80,19 @@ def engine_of(model: Bound) -> Engine:
 
 def forget_engine(model: object) -> None:
     """Let go of a model's engine, and with it of the memory it reads, as when weights are moved; runs end on it."""
-    slot: EngineSlot | None = vars(model).get("_engine_slot")
+    slot = _slot_of(model)
     if slot is not None:
         with slot.lock:
             slot.engine = slot.key = None
+
+
+def _slot_of(model: object) -> EngineSlot | None:
+    """Where the model keeps its engine in this process; None: it has none yet."""
+    slot: EngineSlot | None = vars(model).get("_engine_slot")
+    if slot is not None and slot.process != os.getpid():
+        vars(model).pop("_engine_slot", None)
+        return None
+    return slot
 
 
 def _lent(model: Lender) -> tuple[Hashable, Callable[[], Backend]]:

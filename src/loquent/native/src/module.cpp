@@ -66,6 +66,7 @@ nb::object chosen_object(Chosen chosen, bool best) {
 
 NB_MODULE(_core, module) {
     using namespace loquent;
+    nb::set_leak_warnings(false);  // a daemon thread that generates holds its model when the interpreter ends
     module.doc() = "Loquent's native core: plans of kernels that run steps of a model on the CPU.";
     module.def("instruction_set", [] { return kernels().name; }, "The instruction set whose kernels run.");
     module.def("instruction_sets", [] {
@@ -73,7 +74,10 @@ NB_MODULE(_core, module) {
         return std::vector<std::string>(names.begin(), names.end());
     }, "The instruction sets that this machine runs, best first.");
     module.def("threads", [] { return Pool::shared().threads(); }, "How many threads a step uses.");
-    module.def("set_threads", &Pool::set_threads, nb::arg("threads"),
+    module.def("set_threads", [](int threads) {
+        WithoutGil released;
+        Pool::set_threads(threads);
+    }, nb::arg("threads"),
                "Use so many threads from now on; 0: as many as the process may keep busy.");
     module.def("usable_threads", &usable_threads,
                "How many threads the process may keep busy: its affinity and its container's quota.");

@@ -7,6 +7,7 @@
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
+#include <unistd.h>
 
 #include <memory>
 #include <optional>
@@ -25,6 +26,25 @@ Vector to_vector(const std::optional<Floats>& array);   // null for None
 
 /// A Python sequence of ints as numbers.
 std::vector<int64_t> to_numbers(nb::handle sequence);
+
+/// Lets other Python threads run while it lives. Where the interpreter ends meanwhile, as it does under a daemon thread,
+/// the thread waits here for the process to end: Python would unwind its stack, through frames that cannot be unwound.
+class WithoutGil {
+public:
+    WithoutGil() : state_(PyEval_SaveThread()) {}
+    ~WithoutGil() {
+        try {
+            PyEval_RestoreThread(state_);
+        } catch (...) {
+            for (;;) pause();
+        }
+    }
+    WithoutGil(const WithoutGil&) = delete;
+    WithoutGil& operator=(const WithoutGil&) = delete;
+
+private:
+    PyThreadState* state_;
+};
 
 /// A numpy array over `data`, which `owner` keeps alive.
 template <class T>

@@ -42,7 +42,7 @@ void fill(Matrix& matrix, int64_t first_row, AnyRows source, const std::string& 
     if (first_row < 0 || first_row + rows > matrix.rows || (int64_t)source.shape(1) != matrix.columns)
         throw std::invalid_argument("the rows do not fit into the matrix.");
     if (!rows) return;
-    nb::gil_scoped_release release;
+    WithoutGil released;
     fill_rows(matrix, first_row,
               {source.data(), kind, rows, matrix.columns, source.stride(0), source.stride(1)});
 }

@@ -81,7 +81,7 @@ nb::tuple run(nb::handle self, Store& store, nb::handle segments, nb::handle tab
     wanted.layers = to_numbers(hidden_layers);
     wanted.hidden.resize(wanted.layers.size());
     {
-        nb::gil_scoped_release release;
+        WithoutGil released;
         plan.run(arguments.batch, arguments.page_counts, store, wanted);
     }
     nb::object logits = nb::none();

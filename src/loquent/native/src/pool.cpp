@@ -11,6 +11,7 @@
 #include <mutex>
 #include <stdexcept>
 #include <string>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -58,7 +59,9 @@ struct Pool::State {
 
     const int threads;
     const unsigned born;  // the count of forks when the threads were started: in another process there are none of them
+    State* before = nullptr;  // the one that this replaced
     std::vector<std::thread> workers;
+    bool short_of_threads = false;
 
     // The loop that runs. Whoever has taken a share of it may read the first three: it cannot end before that share.
     Function function = nullptr;
@@ -115,13 +118,18 @@ struct Pool::State {
     }
 
     void start() {
-        while ((int)workers.size() < threads - 1) workers.emplace_back([this] { work(); });
+        try {
+            while ((int)workers.size() < threads - 1 && !short_of_threads) workers.emplace_back([this] { work(); });
+        } catch (const std::system_error&) {
+            short_of_threads = true;  // the process may have no more; those that it has do the work
+        }
     }
 
     void stop() {
         stopping.store(true, std::memory_order_seq_cst);
         rouse();
         for (auto& worker : workers) worker.join();
+        workers.clear();
     }
 
     void wait_for_all() {
@@ -134,24 +142,34 @@ struct Pool::State {
     }
 };
 
-Pool::Pool(int threads) : state_(std::make_unique<State>(threads < 1 ? 1 : threads)) { count_forks(); }
+Pool::Pool(int threads) : state_(new State(threads < 1 ? 1 : threads)) { count_forks(); }
 
 Pool::~Pool() {
-    if (state_->born == forks.load())
-        state_->stop();
-    else
-        state_.release();  // its threads, and whatever they held, stayed behind in the parent
+    for (State* state = state_.load(); state;) {
+        State* const before = state->before;
+        // The threads of a process that was forked, and whatever they held, stayed behind in it.
+        if (state->born == forks.load()) {
+            state->stop();
+            delete state;
+        }
+        state = before;
+    }
 }
 
-int Pool::threads() const { return state_->threads; }
+int Pool::threads() const { return state_.load(std::memory_order_acquire)->threads; }
+
+Pool::State& Pool::current() {
+    State* state = state_.load(std::memory_order_acquire);
+    if (state->born == forks.load()) return *state;
+    auto fresh = std::make_unique<State>(state->threads);
+    fresh->before = state;
+    // Several threads of a forked child may be here; the first one's is everybody's.
+    if (state_.compare_exchange_strong(state, fresh.get(), std::memory_order_acq_rel)) return *fresh.release();
+    return *state;
+}
 
 void Pool::run(int64_t shares, Function function, const void* context) {
-    if (state_->born != forks.load()) {
-        const int threads = state_->threads;
-        state_.release();
-        state_ = std::make_unique<State>(threads);
-    }
-    State& state = *state_;
+    State& state = current();
     const bool alone = shares <= 1 || state.threads == 1 || shares >= (int64_t)kShareMask;
     if (alone || state.busy.exchange(true, std::memory_order_acquire)) {
         for (int64_t share = 0; share < shares; ++share) function(context, share);
@@ -171,19 +189,21 @@ void Pool::run(int64_t shares, Function function, const void* context) {
 }
 
 Pool& Pool::shared() {
-    static Pool pool(default_threads());
+    // Never destroyed: a thread may be in the middle of a loop when the process ends.
+    static Pool& pool = *new Pool(default_threads());
     return pool;
 }
 
 void Pool::set_threads(int threads) {
     if (threads < 0 || threads > 1024) throw std::invalid_argument("threads must be 0 (the default) or 1 to 1024.");
+    auto fresh = std::make_unique<State>(threads ? threads : default_threads());
     Pool& pool = shared();
-    while (pool.state_->busy.exchange(true, std::memory_order_acquire)) sched_yield();
-    if (pool.state_->born == forks.load())
-        pool.state_->stop();
-    else
-        pool.state_.release();
-    pool.state_ = std::make_unique<State>(threads ? threads : default_threads());
+    // What is replaced stays busy for good: a caller that is late for it runs its loop alone.
+    while (pool.current().busy.exchange(true, std::memory_order_acquire)) sched_yield();
+    State* const before = pool.state_.load(std::memory_order_acquire);
+    before->stop();
+    fresh->before = before;
+    pool.state_.store(fresh.release(), std::memory_order_release);
 }
 
 }  // namespace loquent

@@ -1,8 +1,8 @@
 // A pool of threads that take shares of a loop as they become free; it knows nothing of what the loop computes.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
-#include <memory>
 
 namespace loquent {
 
@@ -36,7 +36,8 @@ private:
     using Function = void (*)(const void* context, int64_t share);
     void run(int64_t shares, Function function, const void* context);
     struct State;
-    std::unique_ptr<State> state_;
+    State& current();
+    std::atomic<State*> state_;  // one that was replaced lives as long as the pool: a late caller may look at it
 };
 
 /// How many threads this process may keep busy: its CPU affinity, limited by the container's quota (cgroup `cpu.max`).
