@@ -162,6 +162,11 @@ def not_contiguous(model: Any) -> None:
         layer.weight.data = layer.weight.data.T.contiguous().T.mul(1.5)
 
 
+def one_row_for_all(model: Any) -> None:
+    weight = model.base_model.blocks[0].mlp.down.weight
+    weight.data = weight.data[:1].expand(weight.shape)
+
+
 def made_in_inference_mode(model: Any) -> None:
     with torch.inference_mode():
         model.head.weight = nn.Parameter(model.head.weight.flip(0))
@@ -182,6 +187,7 @@ def doubled(model: Any) -> None:
         (shortened, "its layers are not its config's"),
         (parametrized, "head is replaced or patched"),
         (not_contiguous, "its weights are not laid out row by row"),
+        (one_row_for_all, "its weights are not laid out row by row"),
         (made_in_inference_mode, "its weights are inference tensors"),
         (doubled, "its weights are float64"),
     ],

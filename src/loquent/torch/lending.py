@@ -103,9 +103,14 @@ def _unreadable(weight: Tensor) -> str | None:
         return f"some of its weights are on {weight.device}"
     if weight.is_inference():
         return "its weights are inference tensors, whose changes cannot be seen"
-    if weight.dim() > 1 and weight.shape[1] > 1 and weight.stride(1) != 1:
+    if weight.dim() > 1 and not _is_row_by_row(weight):
         return "its weights are not laid out row by row"
     return None
+
+
+def _is_row_by_row(weight: Tensor) -> bool:
+    rows, columns = weight.shape
+    return (columns == 1 or weight.stride(1) == 1) and (rows == 1 or weight.stride(0) >= columns)
 
 
 def _unlike_config(model: CausalLM) -> str | None:
