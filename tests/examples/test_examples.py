@@ -163,7 +163,7 @@ def test_streaming(run_example: Any, capsys: Any) -> None:
 
 def test_the_programs_of_the_readme(run_example: Any, capsys: Any) -> None:
     streamed, printed = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-    assert len(streamed.strip().splitlines()) == 5
+    assert len(streamed.strip().splitlines()) == 6
     exec(streamed, {})
     assert len(capsys.readouterr().out) > 20
     exec(printed, {})

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import gc
+import pickle
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -148,3 +152,28 @@ def test_arguments_that_contradict(folder: Path) -> None:
             AutoModelForCausalLM.from_pretrained(folder, **asked)
     with pytest.raises(TypeError, match="quantization"):
         AutoModelForCausalLM.from_config(load_native(folder).config, quantization="int8")
+
+
+@pytest.mark.parametrize("options", [{}, {"num_beams": 3}, {"do_sample": True}], ids=str)
+def test_a_deleted_model_gives_its_memory_back_at_once(folder: Path, options: dict[str, Any]) -> None:
+    model = load_native(folder, "int8")
+    model.generate(IDS, **options, **OPTIONS)
+    events = model.stream(IDS, **OPTIONS)
+    next(events)
+    events.close()
+    weights = weakref.ref(model._weights)
+    gc.disable()
+    try:
+        del model, events
+        assert weights() is None
+    finally:
+        gc.enable()
+
+
+def test_a_copy_shares_the_weights_and_a_pickle_is_refused(model: NativeModel) -> None:
+    twin = copy.deepcopy(model)
+    assert twin._weights is model._weights
+    assert twin.config is not model.config
+    assert twin.generate(IDS, **OPTIONS).tolist() == model.generate(IDS, **OPTIONS).tolist()
+    with pytest.raises(NativeError, match="cannot be pickled.*save_pretrained"):
+        pickle.dumps(model)

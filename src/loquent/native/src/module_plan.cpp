@@ -139,7 +139,7 @@ void experts(Plan& plan, const std::string& source, const std::string& router_lo
              float slope) {
     ExpertsPart part;
     part.experts = down.rows;
-    while (part.keys * part.keys < part.experts) ++part.keys;
+    while ((part.keys + 1) * (part.keys + 1) <= part.experts) ++part.keys;
     part.chosen = chosen;
     part.normalized = normalized;
     part.activation = activation_of(activation);

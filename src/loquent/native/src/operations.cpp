@@ -309,8 +309,9 @@ void Plan::attention(const std::string& source, const std::string& target, Atten
 void Plan::experts(const std::string& source, const std::string& router_logits, const std::string& target,
                    ExpertsPart part) {
     const int64_t from = find_buffer(source), router = find_buffer(router_logits), to = find_buffer(target);
-    need(buffers_[router].width == 2 * part.keys && part.keys * part.keys == part.experts, "the router does not fit.");
-    need(part.chosen >= 1 && part.chosen <= part.experts, "more experts are chosen than there are.");
+    // Where the number of experts is no square, the last ones have no keys.
+    need(buffers_[router].width == 2 * part.keys && part.keys * part.keys <= part.experts, "the router does not fit.");
+    need(part.chosen >= 1 && part.chosen <= part.keys * part.keys, "more experts are chosen than there are.");
     for (const Matrix* matrix : {&part.down, &part.up})
         need(matrix->rows == part.experts && matrix->columns == buffers_[from].width &&
                  matrix->columns == buffers_[to].width,
