@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from folders import make
 
 from loquent.native import available
-from tests.native.folders import make
 
 pytestmark = pytest.mark.skipif(not available(), reason="the native core was not built")
 

@@ -89,6 +89,8 @@ class Request:
         finally:
             for sequence in list(self.sequences):
                 sequence.close()
+            # They hold the engine, in circles where it and the model would wait for the collector.
+            self.task.open, self.clear = _opened_too_late, _cleared_too_late
 
     def _resume(self, answers: list[Any] | None) -> None:
         if self.strategy is None:
@@ -101,6 +103,14 @@ class Request:
             self.finish()
         except Exception as error:  # a strategy's or a caller's criterion's failure is this request's alone
             self.fail(error)
+
+
+def _opened_too_late() -> Sequence:
+    raise ValueError("a strategy has opened a sequence after its request had ended")
+
+
+def _cleared_too_late(pages: list[int]) -> None:
+    raise ValueError("pages of a request that had ended were to be cleared")
 
 
 def _check(reads: list[Read]) -> None:

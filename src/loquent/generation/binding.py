@@ -51,7 +51,7 @@ class Lender(Protocol):
 
 
 class EngineSlot:
-    """Where a model keeps its engine. A copied or unpickled model starts with an empty one, and so does a forked process:
+    """Where a model keeps its engine. A copied or unpickled model starts with an empty one; so does a forked process:
     threads that it does not have may have held the old one's locks, and submitted its requests.
     """
 

@@ -58,6 +58,15 @@ class HeldWeights:
         """The numbers."""
         return self._vectors[name]
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> HeldWeights:
+        return self  # nothing changes them
+
+    def __reduce__(self) -> NoReturn:
+        raise NativeError(
+            "The packed weights of a native model cannot be pickled. Write the model with save_pretrained(folder), and "
+            "load it from there: all processes that do share its memory."
+        )
+
     @property
     def nbytes(self) -> int:
         """What they take, in memory or in the mapped files."""
