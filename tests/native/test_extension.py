@@ -67,3 +67,12 @@ def test_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOQUENT_NATIVE", "off")
     with pytest.raises(ArgumentError, match="LOQUENT_NATIVE='off' must be 0"):
         available()
+
+
+@pytest.mark.skipif(not available(), reason="the native core was not built")
+@pytest.mark.parametrize(("variable", "value"), [("LOQUENT_THREADS", "some"), ("LOQUENT_ISA", "mmx")])
+def test_a_setting_that_makes_no_sense_is_an_error_of_the_user(variable: str, value: str) -> None:
+    code = f"import os; os.environ[{variable!r}] = {value!r}\n{_INSIST.replace('RuntimeError', 'Exception')}"
+    code = code.replace("print(available())", "")
+    [said] = printed(code)
+    assert said.startswith(f"ArgumentError {variable}={value} ")

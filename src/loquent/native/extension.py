@@ -18,7 +18,7 @@ def why_unavailable() -> str | None:
     The environment variable LOQUENT_NATIVE=0 turns the native core off.
 
     Raises:
-        ArgumentError: LOQUENT_NATIVE is neither 0 nor 1.
+        ArgumentError: LOQUENT_NATIVE is neither 0 nor 1, or LOQUENT_THREADS or LOQUENT_ISA make no sense.
     """
     switch = os.environ.get("LOQUENT_NATIVE", "1")
     if switch not in ("0", "1", ""):
@@ -46,10 +46,15 @@ def core() -> Any:
 
 @cache
 def _load() -> tuple[Any, str | None]:
-    """The extension, or why there is none."""
+    """The extension, or why there is none; where LOQUENT_THREADS or LOQUENT_ISA make no sense, that is an error."""
     try:
-        return importlib.import_module("loquent.native._core"), None
+        module = importlib.import_module("loquent.native._core")
     except ModuleNotFoundError:
         return None, "it was not built when Loquent was installed"
     except ImportError as error:
         return None, f"it does not load ({error})"
+    try:
+        module.instruction_set(), module.threads()
+    except ValueError as error:
+        raise ArgumentError(str(error)) from error
+    return module, None
