@@ -5,6 +5,7 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
 #include <mutex>
 #include <new>
 
@@ -50,6 +51,13 @@ std::shared_ptr<uint8_t> allocate_lasting(int64_t bytes) {
     uint8_t* piece = mapping.get() + lasting.used;
     lasting.used += size;
     return std::shared_ptr<uint8_t>(mapping, piece);
+}
+
+int64_t last_cache_bytes() {
+    // Not sysconf: it counts the caches of a whole socket together.
+    std::ifstream file("/sys/devices/system/cpu/cpu0/cache/index3/size");
+    int64_t kibibytes = 0;
+    return file >> kibibytes && kibibytes > 0 ? kibibytes << 10 : 16 << 20;
 }
 
 std::shared_ptr<uint8_t> allocate(int64_t bytes) {

@@ -107,7 +107,7 @@ public:
         });
         Epilogue epilogue{to.rows, to.stride, bias_ ? bias_->data() : nullptr, residual_,
                           decay_ ? decay_->data() : nullptr};
-        multiply(step.pool, prepared, matrix_, epilogue);
+        multiply(step.pool, prepared, matrix_, epilogue, plan.weights());
     }
 
 private:
@@ -219,7 +219,8 @@ public:
         });
         keep_rows(wanted, last_layer_, hidden.width, hidden.rows, hidden.stride, true);
         wanted.logits = plan.logits(rows);
-        multiply(step.pool, prepared, matrix_, {wanted.logits, plan.vocabulary(), bias_ ? bias_->data() : nullptr});
+        multiply(step.pool, prepared, matrix_, {wanted.logits, plan.vocabulary(), bias_ ? bias_->data() : nullptr},
+                 plan.weights());
     }
 
 private:
@@ -288,6 +289,7 @@ void Plan::linear(const std::string& source, const std::string& target, const Ma
     need_size(bias, matrix.rows, "bias");
     need_size(decay, matrix.rows, "decay");
     need_norm(prologue.norm, matrix.columns);
+    count_weights(matrix);
     operations_.push_back(std::make_unique<Linear>(from, to, matrix, std::move(bias), std::move(prologue), residual,
                                                    std::move(decay)));
 }
@@ -334,6 +336,7 @@ void Plan::head(const Matrix& matrix, Vector bias, std::shared_ptr<const Norm> n
     need(norm != nullptr, "the head needs a norm.");
     need_norm(norm, width());
     if (!narrowed_) narrow({"hidden"});
+    count_weights(matrix);
     operations_.push_back(std::make_unique<Head>(matrix, std::move(bias), std::move(norm), last_layer));
     operations_.push_back(std::make_unique<Choose>());
 }

@@ -48,6 +48,11 @@ int64_t Plan::find_buffer(const std::string& name) const {
     throw std::invalid_argument("there is no buffer " + name + ".");
 }
 
+void Plan::count_weights(const Matrix& matrix) {
+    bytes_ += matrix.bytes();
+    weights_ = bytes_ > last_cache_bytes() ? Weights::streamed : Weights::kept;
+}
+
 void Plan::make_room(int64_t rows) {
     if (rows <= capacity_) return;
     const int64_t room = std::max(rows, std::min<int64_t>(capacity_ * 2, 256));

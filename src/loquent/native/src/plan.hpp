@@ -108,11 +108,13 @@ public:
     Prepared& prepared() { return prepared_; }
     const std::vector<RotaryTable>& tables() const { return tables_; }
     float* logits(int64_t rows);
+    Weights weights() const { return weights_; }
     int64_t vocabulary() const { return vocabulary_; }
     int64_t rotaries() const { return rotaries_; }
     int64_t width() const { return buffers_[0].width; }
 
 private:
+    void count_weights(const Matrix& matrix);
     int64_t find_buffer(const std::string& name) const;
     void check(const Batch& batch, const std::vector<int64_t>& page_counts, const Store& store) const;
     void check_segment(const Segment& segment, int64_t page_count, const Store& store) const;
@@ -120,6 +122,8 @@ private:
 
     int64_t vocabulary_, positions_ = -1;         // learned positions; -1: none
     int64_t rotaries_ = 0;
+    int64_t bytes_ = 0;                           // of the matrices of products
+    Weights weights_ = Weights::kept;
     std::vector<Buffer> buffers_;
     std::vector<std::unique_ptr<Operation>> operations_;
     std::vector<AttentionPart> attentions_;       // what steps are checked against

@@ -125,7 +125,7 @@ void Prepared::reserve(Kind kind, int64_t rows, int64_t columns) {
 
 void prepare_row(const float* x, Prepared& prepared, int64_t row) { kernels().prepare_row(x, prepared, row); }
 
-void multiply(Pool& pool, const Prepared& input, const Matrix& matrix, const Epilogue& epilogue) {
+void multiply(Pool& pool, const Prepared& input, const Matrix& matrix, const Epilogue& epilogue, Weights weights) {
     if (input.kind != matrix.kind || input.columns != matrix.columns)
         throw std::invalid_argument("rows of " + std::to_string(input.columns) + " inputs prepared for " +
                                     name_of(input.kind) + " do not fit a matrix of " + std::to_string(matrix.columns) +
@@ -143,7 +143,7 @@ void multiply(Pool& pool, const Prepared& input, const Matrix& matrix, const Epi
             const int64_t row = share / cut.panel_blocks * cut.rows, panel = share % cut.panel_blocks * cut.panels;
             const uint8_t* ahead = next >= 0 && size ? matrix.data + next % cut.panel_blocks * cut.panels * size : nullptr;
             multiply_share(ProductShare{input, matrix, epilogue, panel, std::min(cut.panels, matrix.panels() - panel),
-                                        row, std::min(cut.rows, input.rows - row), ahead, scratch});
+                                        row, std::min(cut.rows, input.rows - row), weights, ahead, scratch});
             share = next;
         }
     });

@@ -51,8 +51,13 @@ struct Epilogue {
     const float* decay = nullptr;   // (outputs,)
 };
 
+/// Whether weights stay in the caches from one step to the next. Those of a large model do not: they are read past the
+/// caches, which then keep what does fit (keys and values, activations, the program that calls).
+enum class Weights { kept, streamed };
+
 /// Multiply all prepared rows with a matrix, on all threads of the pool. Prepared for the matrix's kind and columns.
 /// Throws std::invalid_argument where they are not.
-void multiply(Pool& pool, const Prepared& input, const Matrix& matrix, const Epilogue& epilogue);
+void multiply(Pool& pool, const Prepared& input, const Matrix& matrix, const Epilogue& epilogue,
+              Weights weights = Weights::kept);
 
 }  // namespace loquent

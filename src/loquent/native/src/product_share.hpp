@@ -16,6 +16,7 @@ struct ProductShare {
     const Epilogue& epilogue;
     int64_t first_panel, panels;
     int64_t first_row, rows;
+    Weights weights;
     const uint8_t* next;   // the weights that this thread reads next, to be fetched while it computes
     uint8_t* scratch;   // 64-byte aligned: kStageBytes, then panels * rows * 128 bytes of sums
 };

@@ -156,11 +156,13 @@ void add_rows(const Walk& walk, const Block& block, TileWork& work, const uint8_
     work.input_stride = input.stride;
     work.group_stride = (input.columns + kGroup - 1) / kGroup;
     work.first = block.first == 0;
-    // The processor foresees the one stream that one or two rows read as fast as it can be read. A tile of more rows
-    // reads it slower than memory delivers: what is read once is fetched a little before, and what several tiles read
-    // a block before.
-    if (next && share.rows > 2) {
-        work.ahead = walk.row_tiles == 1 ? work.weights + kAhead : next;
+    // The processor foresees the one stream that one or two rows read as fast as it can be read; asked for line by line,
+    // it leaves the other caches alone. A tile of more rows reads it slower than memory delivers: what is read once is
+    // fetched a little before, and what several tiles read a block before.
+    const bool once = walk.row_tiles == 1, few = share.rows <= 2;
+    work.past_caches = few && share.weights == Weights::streamed;
+    if (next && (!few || work.past_caches)) {
+        work.ahead = once ? work.weights + kAhead : next;
         work.ahead_step = walk.step_bytes * block.side / walk.row_tiles;
     }
     int64_t row = share.first_row;

@@ -19,13 +19,19 @@ struct TileWork {
     bool first;
     const uint8_t* ahead;       // weights of later on, to be fetched into the cache: from here (null: none) ...
     int64_t ahead_step;         // ... this many bytes a step, or a group of int4
+    bool past_caches;           // they are read once, and should not drive out of the caches what is read again
 };
 
 /// Ask for `Bytes` that are read later. Where they are does not matter: nothing happens where there is no memory.
 template <int Bytes>
-inline void fetch(const uint8_t* ahead) {
+inline void fetch(const uint8_t* ahead, bool past_caches) {
+    if (past_caches) {
 #pragma GCC unroll 16
-    for (int line = 0; line < Bytes; line += 64) __builtin_prefetch(ahead + line, 0, 2);
+        for (int line = 0; line < Bytes; line += 64) __builtin_prefetch(ahead + line, 0, 0);
+    } else {
+#pragma GCC unroll 16
+        for (int line = 0; line < Bytes; line += 64) __builtin_prefetch(ahead + line, 0, 2);
+    }
 }
 
 // How many outputs of a panel are summed at once, and how many rows: what the registers hold.
@@ -100,7 +106,7 @@ void add_tile(const TileWork& work) {
         if (part == 0 && work.ahead) {
             const uint8_t* ahead = work.ahead;
             for (; step < steps; ++step) {
-                fetch<P * kPanel * Dot::kBytes>(ahead);
+                fetch<P * kPanel * Dot::kBytes>(ahead, work.past_caches);
                 ahead += work.ahead_step;
                 sums.add(weights, work.panel_stride, inputs, work.input_stride);
                 weights += kPanel * Dot::kBytes;
@@ -151,7 +157,7 @@ void add_int4_part(const TileWork& work, const uint8_t* weights, float* kept) {
     const uint8_t* ahead = work.ahead;
     for (int64_t group = 0; group < work.inputs_count / kGroup; ++group) {
         GroupSums<R> dots;
-        if (part == 0 && ahead) fetch<kGroupBytes>(ahead);
+        if (part == 0 && ahead) fetch<kGroupBytes>(ahead, work.past_caches);
         ahead += work.ahead_step;
 #pragma GCC unroll 4
         for (int j = 0; j < kGroup / 8; ++j)
