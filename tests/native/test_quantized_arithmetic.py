@@ -1,4 +1,4 @@
-"""int8 and int4 products against the arithmetic that the headers state, written once more in numpy on the packed bytes."""
+"""int8 and int4 products against the arithmetic that the headers state, written again in numpy on the packed bytes."""
 
 from __future__ import annotations
 
