@@ -147,6 +147,8 @@ def test_what_cannot_be_quantized_is_refused(plain: Path, tmp_path: Path) -> Non
     with pytest.raises(ArgumentError, match="precision='int2' is unknown"):
         quantize(plain, tmp_path / "other", "int2")
     (tmp_path / "file").touch()
+    with pytest.raises(ArgumentError, match=r"file/below' cannot be made: .*Not a directory.* Name a folder"):
+        quantize(plain, tmp_path / "file/below")
     with pytest.raises(ArgumentError, match="is a file"):
         quantize(plain, tmp_path / "file")
     assert sorted(path.read_bytes() for path in plain.iterdir()) == before
@@ -186,6 +188,21 @@ def _retyped(folder: Path) -> None:
     _header(folder, lambda header: header["tokens.weight.sums"].update(dtype="F32"))
 
 
+def _shapeless(folder: Path) -> None:
+    _header(folder, lambda header: header["__metadata__"].pop("shapes"))
+
+
+def _scaled_by(value: float) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        path = folder / "model.safetensors"
+        entry = SafetensorsFile(path).entries["blocks.1.mlp.down.weight.scales"]
+        with path.open("r+b") as file:
+            file.seek(entry.start + 8)
+            file.write(np.float32(value).tobytes())
+
+    return change
+
+
 def _truncated(folder: Path) -> None:
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
@@ -201,6 +218,16 @@ HOSTILE = {
     "a newer file": (_says(version="2"), "'version': '2'"),
     "another layout": (_says(layout="panels of 16"), "panels of 16"),
     "a larger vocabulary": (lambda folder: edit_config(folder, vocab_size=10_000), "tokens.weight"),
+    "a vocabulary that is padded to as many": (
+        lambda folder: edit_config(folder, vocab_size=72),
+        r"tokens.weight: \[71, 36\], but the model has \[72, 36\]",
+    ),
+    "a smaller vocabulary": (lambda folder: edit_config(folder, vocab_size=65), r"\[71, 36\], but .* \[65, 36\]"),
+    "no shapes": (_shapeless, "do not say the shapes of their matrices.*loquent quantize"),
+    "shapes of a newer kind": (_says(shapes="{"), "do not say the shapes of their matrices"),
+    "shapes that are none": (_says(shapes="[" * 10_000), "do not say the shapes of their matrices"),
+    "scales that are no numbers": (_scaled_by(np.nan), "blocks.1.mlp.down.weight.scales in .* holds numbers that are"),
+    "scales without end": (_scaled_by(-np.inf), "blocks.1.mlp.down.weight.scales"),
     "wider": (lambda folder: edit_config(folder, intermediate_size=4096), "blocks.0.mlp.gate_up.weight"),
     "more layers": (lambda folder: edit_config(folder, num_hidden_layers=3), "missing"),
     "fewer layers": (lambda folder: edit_config(folder, num_hidden_layers=1), "unexpected"),

@@ -90,12 +90,18 @@ def saving_folder(save_directory: str | os.PathLike[str]) -> Path:
     """The folder to save in, made if need be.
 
     Raises:
-        ArgumentError: there is a file of that name.
+        ArgumentError: there is a file of that name, or the folder cannot be made.
     """
     folder = Path(save_directory).expanduser()
     if folder.exists() and not folder.is_dir():
         raise ArgumentError(f"save_directory={str(save_directory)!r} is a file. Pass a folder, or a new name.")
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ArgumentError(
+            f"save_directory={str(save_directory)!r} cannot be made: {error.strerror or error}. Name a folder where "
+            "you may write."
+        ) from error
     return folder
 
 

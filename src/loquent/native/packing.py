@@ -25,9 +25,8 @@ def write_packed(folder: Path, weights: Weights, decoder: Decoder, precision: st
         ArgumentError: `max_shard_size` is no size.
     """
     tensors = _tensors(weights, decoder, precision)
-    write_checkpoint(
-        folder, tensors, max_shard_size=max_shard_size, metadata=metadata_of(precision), alignment=ALIGNMENT
-    )
+    metadata = metadata_of(precision, shapes_of(decoder))
+    write_checkpoint(folder, tensors, max_shard_size=max_shard_size, metadata=metadata, alignment=ALIGNMENT)
 
 
 def _tensors(weights: Weights, decoder: Decoder, precision: str) -> Iterator[TensorToWrite]:

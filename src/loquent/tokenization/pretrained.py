@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
+from loquent.config.json_file import saving_folder
 from loquent.errors import ArgumentError, TokenizerError
 from loquent.tokenization import loading
 from loquent.tokenization.backend import library_errors
@@ -116,12 +117,9 @@ class Pretrained(Chat):
         Returns:
             The paths of the files written.
         """
-        folder = Path(save_directory).expanduser()
-        if folder.is_file():
-            raise ArgumentError(f"save_directory={str(folder)!r} is a file; pass a folder.")
         if hub and not push_to_hub:
             raise ArgumentError(f"save_pretrained takes {sorted(hub)} only with push_to_hub=True.")
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = saving_folder(save_directory)
         prefix = f"{filename_prefix}-" if filename_prefix else ""
         config = self._saved_config()
         written = self._save_templates(folder, prefix, config) if save_jinja_files else []
