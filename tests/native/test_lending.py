@@ -73,6 +73,10 @@ def changed_through_data(model: Any) -> None:
         parameter.data.mul_(1.3)
 
 
+def one_number_through_data(model: Any) -> None:
+    model.base_model.blocks[0].mlp.down.weight.data[0, 1] = 400.0
+
+
 def loaded(model: Any) -> None:
     model.load_state_dict({name: tensor.flip(0) for name, tensor in model.state_dict().items()})
 
@@ -94,7 +98,16 @@ def replaced_head(model: Any) -> None:
 @pytest.mark.parametrize("packed", [False, True], ids=["in place", "packed"])
 @pytest.mark.parametrize(
     "change",
-    [trained, trained_small_ones, changed_through_data, loaded, assigned, replaced_data, replaced_head],
+    [
+        trained,
+        trained_small_ones,
+        changed_through_data,
+        one_number_through_data,
+        loaded,
+        assigned,
+        replaced_data,
+        replaced_head,
+    ],
 )
 def test_changes_are_seen(model: Any, change: Callable[[Any], None], packed: bool) -> None:
     model.pack_weights = packed
@@ -231,6 +244,23 @@ def test_training_mode_is_native_where_nothing_drops_out(model: Any) -> None:
     assert "it is training with dropout 0.1" in model.describe_backend()
     model.eval()
     assert_native(model)
+
+
+def test_only_dropout_that_is_active_counts(model: Any) -> None:
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.1
+    model.eval()
+    model.set_input_embeddings(nn.Embedding(VOCABULARY, model.decoder.width))  # in training mode, as layers are made
+    assert_native(model)
+    attention = model.base_model.blocks[1].attention
+    attention.train()
+    attention.dropout.eval()  # only its `p` is looked at
+    assert "it is training with dropout 0.1" in model.describe_backend()
+    attention.eval()
+    assert_native(model)
+    model.base_model.blocks[0].train()
+    assert "it is training with dropout 0.1" in model.describe_backend()
 
 
 @pytest.mark.parametrize("name", EVERY)

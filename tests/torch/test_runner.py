@@ -174,6 +174,22 @@ def test_what_the_backend_says_of_its_model() -> None:
     assert not TorchBackend(experts).incremental
 
 
+@pytest.mark.parametrize("name", ["blocks.0.attention_norm.weight", "blocks.1.mlp.down.weight"])
+def test_one_number_written_past_torch_is_seen(name: str) -> None:
+    model = tiny("llama")
+    backend = TorchBackend(model)
+    assert not backend.weights_changed()
+    model.base_model.get_parameter(name).data.view(-1)[3] = 40.0
+    assert backend.weights_changed()
+    assert not backend.weights_changed()
+
+
+def test_a_model_without_memory_is_refused() -> None:
+    model = tiny("llama").to("meta")
+    with pytest.raises(ArgumentError, match=r"on the meta device, .* from_pretrained"):
+        model.generate(torch.tensor([[1, 2]]), max_new_tokens=2)
+
+
 def test_a_store_of_another_type_is_refused() -> None:
     model = tiny("llama")
     backend = TorchBackend(model)

@@ -26,8 +26,11 @@ if TYPE_CHECKING:
     from loquent.torch.causal import CausalLM
 
 _KINDS = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
+_SMALL = 1 << 16
+"""Up to so many numbers, all of a weight are compared, beside how often it was changed."""
+
 _SAMPLES = 16
-"""How many numbers of each weight are compared, beside how often it was changed."""
+"""How many numbers of a larger one are."""
 
 _LAYERS: dict[type[nn.Module], Callable[..., Any]] = {
     layer: layer.forward
@@ -47,18 +50,16 @@ def survey(model: CausalLM) -> Survey:
     if obstacle:
         return Survey(obstacle)
     places: list[Hashable] = [bool(model.pack_weights)]
-    dropout, is_training = 0.0, False
+    dropout = 0.0
     for module in model.modules():
         if _is_altered(module, model):
             return Survey(_alteration(module, model))
-        is_training |= module.training
-        if type(module) is nn.Dropout:
-            dropout = max(dropout, module.p)
+        dropout = max(dropout, _active_dropout(module))
         for weight in module._parameters.values():
             if weight is not None:
                 obstacle = obstacle or _unreadable(weight)
                 places.append((id(weight), weight.data_ptr(), weight.shape, weight.stride(), weight.dtype))
-    if is_training and dropout:
+    if dropout:
         return Survey(f"it is training with dropout {dropout:g}")
     return Survey(obstacle or _unlike_config(model), tuple(places))
 
@@ -76,6 +77,14 @@ def _around(model: CausalLM) -> str | None:
     if any(name in vars(base) or getattr(type(base), name) is not method for name, method in _READING.items()):
         return "its base model reads in its own way"
     return None
+
+
+def _active_dropout(module: nn.Module) -> float:
+    if not module.training:
+        return 0.0
+    if isinstance(module, SelfAttention):  # whatever mode its dropout is in
+        return module.dropout.p
+    return module.p if isinstance(module, nn.Dropout) else 0.0
 
 
 def _is_altered(module: nn.Module, model: CausalLM) -> bool:
@@ -156,8 +165,8 @@ class ModelLoan:
     def changed(self) -> frozenset[str]:
         """Which weights hold other numbers than when this was last asked.
 
-        A parameter's version counts what torch's own operations change, but not what is written through `.data`; some
-        of its numbers are compared for that.
+        A parameter's version counts what torch's own operations change, but not what is written through `.data`; its
+        numbers are compared for that, some of them in a large one.
         """
         (versions, numbers), (old_versions, old_numbers) = self._look(), self._state
         if versions == old_versions and numbers == old_numbers:
@@ -188,7 +197,9 @@ def _lent(weight: nn.Parameter) -> Lent:
 
 
 def _sample(numbers: NDArray[Any]) -> NDArray[Any]:
-    """A view of a few numbers all over a weight."""
+    """A view of a weight, of a large one of a few numbers all over it."""
+    if numbers.size <= _SMALL:
+        return numbers
     if numbers.ndim == 1 or not numbers.flags.c_contiguous:
         line = numbers if numbers.ndim == 1 else numbers[:, numbers.shape[1] // 2]
     else:

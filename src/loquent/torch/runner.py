@@ -31,9 +31,17 @@ class TorchBackend:
     `torch.packed`); `model.pack_weights = False` does without. Layers with hooks, replaced layers and models in
     training mode are run as they are. Runs happen in inference mode and leave no gradients. `obstacle` is why the
     native core does not run the model instead, where somebody considered it.
+
+    Raises:
+        ArgumentError: the model is on the meta device.
     """
 
     def __init__(self, model: CausalLM, obstacle: str | None = None) -> None:
+        if any(parameter.is_meta for parameter in model.parameters()):
+            raise ArgumentError(
+                "The model has weights on the meta device, where there are no numbers to compute with. Load it with "
+                "from_pretrained, or call to_empty(device='cpu') and load_state_dict."
+            )
         self.model, self.obstacle = model, obstacle
         self._packed = _PACKED.setdefault(model, PackedLinears())
         self._packed.forget_moved()
