@@ -113,6 +113,13 @@ def test_it_says_what_it_is(model: NativeModel, folder: Path) -> None:
         (lambda model: model.forward(input_ids=torch.tensor(IDS), labels=torch.tensor(IDS)), "has no forward pass"),
         (lambda model: model.train(), "cannot be trained: this model is held in int8"),
         (lambda model: model.to("cuda"), "cannot become 'cuda'"),
+        (lambda model: model.cuda(0), "cannot become 'cuda'"),
+        (lambda model: model.half(), "cannot become 'float16'"),
+        (lambda model: model.float(), "cannot become 'float32'"),
+        (lambda model: model.bfloat16(), "cannot become 'bfloat16'"),
+        (lambda model: model.parameters(), "has no parameters"),
+        (lambda model: dict(model.named_parameters(recurse=False)), "has no parameters"),
+        (lambda model: model.state_dict(), "has no parameters"),
         (lambda model: model.to(torch.float32), "cannot become torch.float32"),
     ],
 )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
 
 import numpy as np
@@ -28,6 +28,20 @@ if TYPE_CHECKING:
     from loquent.parts import Decoder
 
 M = TypeVar("M", bound="NativeModel")
+
+_WITHOUT_PARAMETERS = ("It has no parameters", "one that has")
+_REFUSED = {
+    "cuda": ("It cannot become 'cuda'", "one that can"),
+    "half": ("It cannot become 'float16'", "one that can"),
+    "bfloat16": ("It cannot become 'bfloat16'", "one that can"),
+    "float": ("It cannot become 'float32'", "one that can"),
+    "double": ("It cannot become 'float64'", "one that can"),
+    "parameters": _WITHOUT_PARAMETERS,
+    "named_parameters": _WITHOUT_PARAMETERS,
+    "state_dict": _WITHOUT_PARAMETERS,
+    "load_state_dict": _WITHOUT_PARAMETERS,
+}
+"""Methods of torch models that a native one answers with a `NativeError`: what it says, and what the remedy gives."""
 
 
 class Source(Weights, Protocol):
@@ -240,6 +254,17 @@ class NativeModel:
         self.generation_config.save_pretrained(folder)
         write_packed(folder, self._weights, self.decoder, self.precision, max_shard_size)
         packed_config(self.config, self.precision).save_pretrained(folder)
+
+
+def _refusal(what: str, one: str) -> Callable[..., NoReturn]:
+    def refuse(self: NativeModel, *args: Any, **kwargs: Any) -> NoReturn:
+        self._refuse(what, one)
+
+    return refuse
+
+
+for _name, _words in _REFUSED.items():
+    setattr(NativeModel, _name, _refusal(*_words))
 
 
 def packed_config(config: PretrainedConfig, precision: str) -> PretrainedConfig:
