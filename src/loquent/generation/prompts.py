@@ -78,10 +78,12 @@ def _columns(ids: Any, config: GenerationConfig) -> tuple[NDArray[np.int64], NDA
     if isinstance(ids, str) or (isinstance(ids, list | tuple) and any(isinstance(row, str) for row in ids)):
         raise ArgumentError("inputs are texts. Pass the ids that the model's tokenizer makes of them.")
     columns = _integers("input_ids", ids)
+    if columns.ndim and not len(columns):
+        raise ArgumentError("there is no row in input_ids. Pass (rows, length), at least one row.")
     if columns.ndim == 1:
         columns = columns[None, :]
-    if columns.ndim != 2 or not columns.shape[0]:
-        raise ArgumentError(f"input_ids has shape {tuple(columns.shape)}. Pass (rows, length), at least one row.")
+    if columns.ndim != 2:
+        raise ArgumentError(f"input_ids has shape {tuple(columns.shape)}. Pass (rows, length).")
     return columns, np.ones(columns.shape, np.bool_)
 
 
