@@ -185,6 +185,31 @@ def test_what_cannot_be_chosen_from_fails_its_request_alone(
     assert_nothing_held(engine)
 
 
+@pytest.mark.parametrize("chooser", [None, core_choose], ids=["rules", "native"])
+@pytest.mark.parametrize("decoding", [GREEDY, replace(GREEDY, sampled=True), BEAM], ids=["greedy", "sampled", "beams"])
+def test_infinite_logits_have_a_highest_one_and_no_probabilities(
+    chooser: Callable[..., Any] | None, decoding: Decoding
+) -> None:
+    class Overflowing(SelectingToy):
+        selects = chooser is not None
+
+        def _row(self, pairs: np.ndarray) -> np.ndarray:
+            row = super()._row(pairs)
+            row[[4, 6]] = np.inf
+            return row
+
+    engine = Engine(Overflowing(chooser) if chooser else Overflowing(choose))
+    handle = engine.submit([5, 2], decoding)
+    with np.errstate(invalid="ignore"):
+        while engine.step():
+            pass
+    if decoding is GREEDY:
+        assert list(handle.result()[0].tokens) == [4] * 9
+    else:
+        with pytest.raises(ArgumentError, match="not numbers"):
+            handle.result()
+
+
 @choosers
 def test_beams_that_the_rules_leave_nothing_end_there(chooser: Callable[..., Any]) -> None:
     everything = Suppress(tuple(range(11)))

@@ -24,7 +24,9 @@ from loquent.errors import ArgumentError
 Row = tuple[int, PendingRead]
 """The number of a row of logits, and the read that it answers."""
 
-_NO_NUMBERS = "the model's logits are not numbers (NaN). Its weights may be damaged, or its dtype too narrow."
+_NO_NUMBERS = (
+    "the model's logits are not numbers (NaN or infinite). Its weights may be damaged, or its dtype too narrow."
+)
 _NOTHING_LEFT = "the rules leave no token to choose. Relax bad_words_ids, suppress_tokens or the processors."
 
 
@@ -106,8 +108,8 @@ def _processed(rows: list[Row], logits: Array, normalized: bool) -> Array:
 
 def _next(rows: list[Row], logits: Array) -> list[int]:
     scores = _processed(rows, logits, normalized=False)
-    _check(to_numpy(namespace(scores).max(scores, axis=-1)))
     sampled = [pending.request.task.decoding.sampled for _, pending in rows]
+    _check(to_numpy(namespace(scores).max(scores, axis=-1)), np.array(sampled))
     tokens = np.zeros(len(rows), np.int64) if all(sampled) else most_likely(scores)
     if any(sampled):
         draws = [i for i, draw in enumerate(sampled) if draw]
@@ -122,9 +124,10 @@ def _draw_number(pending: PendingRead) -> float:
     return uniform(task.decoding.seed, task.position, Purpose.DRAW)
 
 
-def _check(highest: NDArray[Any]) -> None:
-    """Refuses what cannot be chosen from: rules that leave nothing, and logits that are no numbers."""
-    if np.isnan(highest).any():
+def _check(highest: NDArray[Any], sampled: NDArray[np.bool_]) -> None:
+    """Refuses what cannot be chosen from: rules that leave nothing, and logits that are no numbers, or whose
+    probabilities are none where they are needed."""
+    if np.isnan(highest).any() or (sampled & (highest == math.inf)).any():
         raise ArgumentError(_NO_NUMBERS)
     if (highest == -math.inf).any():
         raise ArgumentError(_NOTHING_LEFT)
