@@ -20,9 +20,9 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// A step's loops follow each other within microseconds, and steps within a hundred; longer than this nothing is lost
+// A step's loops follow each other within microseconds, and steps of large batches within 300; beyond this nothing is lost
 // by sleeping.
-constexpr auto kSpin = std::chrono::microseconds(200);
+constexpr auto kSpin = std::chrono::microseconds(500);
 constexpr auto kWaitBeforeYield = std::chrono::microseconds(50);
 constexpr uint64_t kShareBits = 32;
 constexpr uint64_t kShareMask = (uint64_t{1} << kShareBits) - 1;
