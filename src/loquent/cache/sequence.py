@@ -8,6 +8,7 @@ from collections.abc import Sequence as Items
 import numpy as np
 from numpy.typing import NDArray
 
+from loquent.cache.memory import Memory
 from loquent.cache.pool import Extent, PagePool
 from loquent.cache.prefix import PageKey, PrefixIndex, page_keys
 
@@ -32,6 +33,7 @@ class Sequence:
         self.closed = False
         self.family: list[Sequence] = []  # where forks are listed too, so that whoever owns them can close them all
         self.salt = salt
+        self.memory = Memory()  # of the rules that act on the rows behind it
         self._pool, self._prefixes = pool, prefixes
         self._extent = pool.set_aside(pool.pages_for(room)) if room else Extent(0, 0)
         self._buffer: NDArray[np.int64] = np.zeros(max(room, 16), np.int64)
@@ -77,7 +79,7 @@ class Sequence:
         twin = Sequence(self._pool, span=self.span, prefixes=self._prefixes, salt=self.salt)
         twin._buffer, twin._length, twin._pages = self._buffer.copy(), self._length, list(self._pages)
         twin._coming, twin._table, twin._tabled = self._length, self._table.copy(), self._tabled
-        twin._keys, twin.family = list(self._keys), self.family
+        twin._keys, twin.family, twin.memory = list(self._keys), self.family, self.memory.fork()
         twin.family.append(twin)
         for page in twin._pages:
             self._pool.share(page)
@@ -94,6 +96,7 @@ class Sequence:
         self._tabled = min(self._tabled, kept)
         del self._keys[length // self._pool.page_size :]
         self._length = self._coming = length
+        self.memory.rewind(length)
 
     def close(self) -> None:
         """Give back every page; closing twice is allowed, reading a closed sequence is not."""

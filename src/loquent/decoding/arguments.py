@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from loquent.config.generation import GenerationConfig
-from loquent.decoding import rules
 from loquent.decoding.random import branch_seed
+from loquent.decoding.rule_arguments import rules_of
 from loquent.decoding.stop_strings import StopStrings
 from loquent.decoding.stopping import Stopping
 from loquent.decoding.strategies import beam_search, one_by_one
+from loquent.decoding.surroundings import Surroundings, as_tuple
 from loquent.decoding.task import Decoding, Strategy, Task
 from loquent.errors import ArgumentError, ContextLengthError
-
-DEFAULT_NEW_TOKENS = 20
 
 # Field -> the value that leaves it off. Each selects a strategy or an output that this version does not have yet.
 _NOT_YET: dict[str, Any] = {
@@ -52,20 +48,6 @@ _NOT_YET: dict[str, Any] = {
 _OFF_TOO: dict[str, Any] = {"guidance_scale": 1.0, "output_logits": False, "penalty_alpha": 0.0}
 
 
-@dataclass(frozen=True, eq=False)
-class Surroundings:
-    """What a request is resolved against: facts of the model, and objects that no config can hold."""
-
-    vocabulary: int
-    max_positions: int | None
-    tokenizer: Any = None
-    processors: tuple[Callable[[Any, Any], Any], ...] = ()
-    criteria: tuple[Callable[[Any, Any], Any], ...] = ()
-    slide: bool = False  # past the model's positions, drop the oldest tokens instead of refusing
-    default_new_tokens: int = DEFAULT_NEW_TOKENS  # where no length is asked for
-    as_ids: Callable[[NDArray[np.int64]], Any] = field(default=lambda tokens: tokens[None, :])
-
-
 def resolve(config: GenerationConfig, prompt: Sequence[int], seed: int, around: Surroundings) -> list[Decoding]:
     """The requests that one prompt becomes: one, or `num_return_sequences` where they are independent samples.
 
@@ -94,7 +76,7 @@ def resolve(config: GenerationConfig, prompt: Sequence[int], seed: int, around: 
     decoding = Decoding(
         strategy=strategy,
         stopping=_stopping(config, new_tokens, around),
-        rules=tuple(_rules(config, len(prompt), new_tokens, sampled, around)),
+        rules=tuple(rules_of(config, len(prompt), new_tokens, sampled, around)),
         sampled=sampled,
         returned=config.num_return_sequences if beams else 1,
         branches=config.num_beams,
@@ -166,13 +148,6 @@ def _check_prompt(prompt: Sequence[int], around: Surroundings) -> None:
         )
 
 
-def as_tuple(value: int | Sequence[int] | None) -> tuple[int, ...]:
-    """One id, several or none, as a tuple."""
-    if value is None:
-        return ()
-    return (value,) if isinstance(value, int) else tuple(value)
-
-
 def _stopping(config: GenerationConfig, new_tokens: int, around: Surroundings) -> Stopping:
     strings = config.stop_strings
     if strings and around.tokenizer is None:
@@ -186,61 +161,3 @@ def _stopping(config: GenerationConfig, new_tokens: int, around: Surroundings) -
         criteria=around.criteria,
         as_ids=around.as_ids,
     )
-
-
-def _rules(
-    config: GenerationConfig, prompt: int, new_tokens: int, sampled: bool, around: Surroundings
-) -> Iterator[rules.Rule]:
-    """The rules that a config asks for; those that shape a distribution act where it is sampled from."""
-    ends = as_tuple(config.eos_token_id)
-    if config.repetition_penalty != 1:
-        yield rules.RepetitionPenalty(config.repetition_penalty)
-    if config.no_repeat_ngram_size:
-        yield rules.NoRepeatNgrams(config.no_repeat_ngram_size)
-    words = tuple(tuple(word) for word in config.bad_words_ids or () if len(word) != 1 or word[0] not in ends)
-    if words:
-        yield rules.BadWords(_within(words, "bad_words_ids", around))
-    known_ends = tuple(token for token in ends if 0 <= token < around.vocabulary)
-    if known_ends and (config.min_length > prompt or config.min_new_tokens):
-        yield rules.MinLength(known_ends, config.min_length, config.min_new_tokens or 0)
-    yield from _given_tokens(config, prompt, new_tokens, around)
-    if around.processors:
-        yield rules.Custom(around.processors)
-    if sampled:
-        yield from _warpers(config)
-
-
-def _given_tokens(config: GenerationConfig, prompt: int, new_tokens: int, around: Surroundings) -> Iterator[rules.Rule]:
-    if config.forced_bos_token_id is not None:
-        [[token]] = _within(((config.forced_bos_token_id,),), "forced_bos_token_id", around)
-        yield rules.ForcedBegin(token)
-    if config.forced_eos_token_id is not None:
-        [tokens] = _within((as_tuple(config.forced_eos_token_id),), "forced_eos_token_id", around)
-        yield rules.ForcedEnd(tokens, prompt + new_tokens)
-    if config.suppress_tokens:
-        [tokens] = _within((tuple(config.suppress_tokens),), "suppress_tokens", around)
-        yield rules.Suppress(tokens)
-    if config.begin_suppress_tokens:
-        index = int(prompt == 1 and config.forced_bos_token_id is not None)
-        [tokens] = _within((tuple(config.begin_suppress_tokens),), "begin_suppress_tokens", around)
-        yield rules.SuppressAtBegin(tokens, index)
-
-
-def _warpers(config: GenerationConfig) -> Iterator[rules.Rule]:
-    if config.temperature != 1:
-        yield rules.Temperature(config.temperature)
-    if config.top_k:
-        yield rules.TopK(config.top_k)
-    if config.top_p < 1:
-        yield rules.TopP(config.top_p)
-    if config.min_p is not None:
-        yield rules.MinP(config.min_p)
-
-
-def _within(words: tuple[tuple[int, ...], ...], argument: str, around: Surroundings) -> tuple[tuple[int, ...], ...]:
-    if not all(words):
-        raise ArgumentError(f"{argument} has an empty list of tokens. Leave it out.")
-    bad = next((token for word in words for token in word if not 0 <= token < around.vocabulary), None)
-    if bad is not None:
-        raise ArgumentError(f"{argument} names the token {bad}; the vocabulary is 0 to {around.vocabulary - 1}.")
-    return words

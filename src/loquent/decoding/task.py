@@ -73,10 +73,11 @@ class Task:
         """Where the next token comes: how many there are before it."""
         return len(self.prompt) + len(self.output)
 
-    def context(self, sequence: NDArray[np.int64]) -> Context:
-        """What rules may look at where a sequence holds these tokens."""
+    def context(self, sequence: Sequence, length: int | None = None) -> Context:
+        """What rules may look at behind the first `length` tokens that a sequence holds or reads now; None: all."""
         # A sequence that slides has lost its beginning.
-        return Context(self.text() if self.decoding.context else sequence, len(self.prompt))
+        tokens = self.text() if self.decoding.context else sequence.text[:length]
+        return Context(tokens, len(self.prompt), self.decoding.seed, sequence.memory)
 
     def text(self) -> NDArray[np.int64]:
         """The prompt and what has been committed, (length,); a view that is right until the next commit."""

@@ -39,7 +39,7 @@ class Chooser:
                 choice.position = self._task.position
         if self._rules:
             choice.banned = None
-            context = self._task.context(sequence.text)
+            context = self._task.context(sequence)
             for rule in self._rules:
                 if not rule.narrow(choice, context):
                     return None

@@ -102,7 +102,7 @@ def _processed(rows: list[Row], logits: Array, normalized: bool) -> Array:
         scores = log_softmax(scores)
     if not any(rules):
         return scores
-    contexts = [pending.request.task.context(pending.read.sequence.tokens) for _, pending in rows]
+    contexts = [pending.request.task.context(pending.read.sequence) for _, pending in rows]
     return apply_rules(scores, rules, contexts)
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from loquent.config import GenerationConfig
-from loquent.decoding.arguments import DEFAULT_NEW_TOKENS, Surroundings, resolve
+from loquent.decoding.arguments import resolve
+from loquent.decoding.surroundings import DEFAULT_NEW_TOKENS, Surroundings
 from loquent.decoding.task import Hypothesis
 from loquent.engine import Engine, Handle
 from loquent.errors import ArgumentError

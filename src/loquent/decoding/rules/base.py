@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from loquent.cache import Memory
 from loquent.decoding.arrays import Array
 from loquent.decoding.choice import Choice
 
@@ -20,6 +21,8 @@ class Context:
 
     tokens: NDArray[np.int64]  # (length,), the prompt's and the generated ones
     prompt: int  # how many of them are the prompt's
+    seed: int = 0  # the request's; what a rule draws comes from it and the length (`decoding.random`)
+    memory: Memory = field(default_factory=Memory)  # what rules with state keep of this sequence, by its length
 
     @property
     def generated(self) -> int:

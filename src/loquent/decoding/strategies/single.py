@@ -27,8 +27,10 @@ def one_by_one(task: Task) -> Strategy:
     while True:
         if context and len(sequence) + len(feed) > context:
             feed = np.concatenate([sequence.tokens, feed])[-(context // 2 + 1) :]
+            memory = sequence.memory.fork()  # by the length of the text, of which the sequence holds the end
             sequence.close()
             sequence = task.open()
+            sequence.memory = memory
         feed = yield [Read(sequence, feed, want)]  # the answers: one token
         if task.commit(feed):
             return

@@ -1,0 +1,33 @@
+"""What a request is resolved against, beside its config: facts of the model, and objects that no config can hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+DEFAULT_NEW_TOKENS = 20
+
+
+@dataclass(frozen=True, eq=False)
+class Surroundings:
+    """What a request is resolved against: facts of the model, and objects that no config can hold."""
+
+    vocabulary: int
+    max_positions: int | None
+    tokenizer: Any = None
+    processors: tuple[Callable[[Any, Any], Any], ...] = ()
+    criteria: tuple[Callable[[Any, Any], Any], ...] = ()
+    slide: bool = False  # past the model's positions, drop the oldest tokens instead of refusing
+    default_new_tokens: int = DEFAULT_NEW_TOKENS  # where no length is asked for
+    as_ids: Callable[[NDArray[np.int64]], Any] = field(default=lambda tokens: tokens[None, :])
+
+
+def as_tuple(value: int | Sequence[int] | None) -> tuple[int, ...]:
+    """One id, several or none, as a tuple."""
+    if value is None:
+        return ()
+    return (value,) if isinstance(value, int) else tuple(value)
