@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
@@ -39,20 +40,24 @@ class ToyStore:
 
 
 class ToyBackend:
-    """Row t's logits are a fixed random function of all (token, position) pairs up to t, read back from the store."""
+    """Row t's logits are a fixed random function of all (token, position) pairs up to t, read back from the store.
 
-    layers = 1
+    Layer 0 is an embedding of each pair, layer 1 sums the last three, layer 2 all of them, newer ones with more weight;
+    the final norm is tanh.
+    """
+
+    tied = False
     selects = False
 
     def __init__(self, vocabulary: int = 11, seed: int = 0, max_positions: int | None = None) -> None:
-        self.vocabulary, self.max_positions, self.incremental = vocabulary, max_positions, True
+        self.vocabulary, self.max_positions, self.incremental, self.layers = vocabulary, max_positions, True, 2
         random = np.random.default_rng(seed)
         self.table = random.standard_normal((vocabulary, 64, 8))
-        self.head = random.standard_normal((8, vocabulary)) * 1.5
+        self.matrix = random.standard_normal((8, vocabulary)) * 1.5
         self.tokens_read = 0
 
     def describe(self) -> str:
-        return "a toy"
+        return "a toy" if self.layers == 2 else "the first block of a toy"
 
     def weights_changed(self) -> bool:
         return False
@@ -69,24 +74,47 @@ class ToyBackend:
         return self._row(pairs)
 
     def _row(self, pairs: np.ndarray) -> np.ndarray:
+        row: np.ndarray = self.head(self._state(pairs, self.layers)[None])[0]
+        return row
+
+    def _state(self, pairs: np.ndarray, layer: int) -> np.ndarray:
+        """The last pair's hidden state."""
         assert not np.isnan(pairs).any(), "a slot was read before it was written"
+        pairs = pairs[-(1, 3, len(pairs))[layer] :]
         tokens, positions = pairs[:, 0].astype(int), pairs[:, 1].astype(int)
         weights = 0.7 ** np.arange(len(pairs))[::-1]
-        hidden = np.tanh((self.table[tokens, positions % 64] * weights[:, None]).sum(axis=0))
-        return (hidden @ self.head).astype(np.float32)
+        summed = (self.table[tokens, positions % 64] * weights[:, None]).sum(axis=0)
+        return np.tanh(summed) if layer == self.layers else summed
+
+    def head(self, states: np.ndarray) -> np.ndarray:
+        # One by one: a product's bits may depend on how many rows it has.
+        rows = [(state @ self.matrix).astype(np.float32) for state in states]
+        return np.stack(rows) if rows else np.zeros((0, self.vocabulary), np.float32)
+
+    def truncated(self, depth: int) -> ToyBackend:
+        if not 0 < depth < self.layers:
+            raise ValueError(f"depth={depth} must be 1.")
+        shallow = copy.copy(self)
+        shallow.layers, shallow.tokens_read = depth, 0
+        return shallow
 
     def run(self, store: ToyStore, segments: Sequence[Segment], hidden_layers: Sequence[int] = ()) -> Forward:
-        rows = []
         for segment in segments:
             positions = np.arange(segment.start, segment.start + len(segment.tokens))
             pages, slots = segment.pages[positions // store.page_size], positions % store.page_size
             store.content[pages, slots] = np.stack([segment.tokens, positions], axis=1)
+        rows: list[np.ndarray] = []
+        kept: dict[int, list[np.ndarray]] = {layer: [] for layer in hidden_layers}
         for segment in segments:
             stop = segment.start + len(segment.tokens)
             context = store.content[segment.pages].reshape(-1, 2)
-            rows += [self._row(context[: row + 1]) for row in range(stop - segment.rows, stop)]
+            ends = range(stop - segment.rows + 1, stop + 1)
+            rows += [self._row(context[:end]) for end in ends[segment.rows - segment.logit_rows :]]
+            for layer, states in kept.items():
+                states += [self._state(context[:end], layer) for end in ends]
             self.tokens_read += len(segment.tokens)
-        return Forward(np.stack(rows) if rows else np.zeros((0, self.vocabulary), np.float32))
+        hidden = {layer: np.array(states).reshape(-1, len(self.matrix)) for layer, states in kept.items()}
+        return Forward(np.stack(rows) if rows else np.zeros((0, self.vocabulary), np.float32), hidden)
 
 
 class SelectingToy(ToyBackend):
@@ -102,14 +130,21 @@ class SelectingToy(ToyBackend):
         self.choose, self.answered = choose, 0
         self.memory = np.zeros((0, self.vocabulary), np.float32)
 
+    def truncated(self, depth: int) -> SelectingToy:
+        shallow = super().truncated(depth)
+        assert isinstance(shallow, SelectingToy)
+        shallow.memory, shallow.answered = np.zeros((0, self.vocabulary), np.float32), 0
+        return shallow
+
     def run(self, store: ToyStore, segments: Sequence[Segment], hidden_layers: Sequence[int] = ()) -> Forward:
         self.memory.fill(np.nan)
-        self.memory = super().run(store, segments).logits
-        stops = np.cumsum([segment.rows for segment in segments])
-        assert all(segment.rows == 1 for segment in segments if segment.choice)
+        forward = super().run(store, segments, hidden_layers)
+        self.memory = forward.logits
+        stops = np.cumsum([segment.logit_rows for segment in segments])
+        assert all(segment.logit_rows == 1 for segment in segments if segment.choice)
         chosen = [
             self.choose(self.memory[stop - 1], segment.choice) if segment.choice else None
             for segment, stop in zip(segments, stops)
         ]
         self.answered += sum(answer is not None for answer in chosen)
-        return Forward(self.memory, chosen=chosen)
+        return Forward(self.memory, forward.hidden, chosen)

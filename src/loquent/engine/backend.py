@@ -28,21 +28,32 @@ class Segment:
     tokens: NDArray[np.int64]  # (n,), n >= 1
     start: int  # how many tokens of the sequence the store holds already
     pages: NDArray[np.int64]  # (ceil((start + n) / page_size),)
-    rows: int  # how many of the last tokens want a row of logits: 0 (a chunk of a prompt), 1, or more
+    rows: int  # how many of the last tokens want a row: 0 (a chunk of a prompt), 1, or more
     span: int  # the longest the sequence may become: fixes rotary scalings that depend on the length
-    choice: Choice | None = None  # how the last row is answered, where the backend `selects`; `rows` is 1 then
+    choice: Choice | None = None  # how the last row is answered, where the backend `selects`; it alone is scored then
+    scored: int | None = None  # how many of the last of its rows want logits, not hidden states alone; None: all
+
+    @property
+    def logit_rows(self) -> int:
+        """How many rows of logits it gets."""
+        return self.rows if self.scored is None else self.scored
 
 
 @dataclass(eq=False, slots=True)
 class Forward:
     """What a step gives back: rows of all segments, in the order of the segments and of the tokens in each.
 
+    There is a row of hidden states for each of a segment's `rows`, and one of logits for those that are `scored`.
+    Layers count as `hidden_states` does in transformers: 0 is what the first block reads (the embeddings, learned
+    positions added), layer i what block i of 1 to `Backend.layers` gives, and the last one is taken behind the final
+    norm: the head reads it.
+
     Arrays may be the backend's own memory, right until it runs again. The row of a segment with a choice is used up by
-    choosing, and holds anything.
+    choosing, and holds anything; where all rows are, there may be no logits.
     """
 
-    logits: Array  # (rows, vocabulary), float32
-    hidden: Mapping[int, Array] = field(default_factory=dict)  # layer -> (rows, width); 0 is the embeddings' output
+    logits: Array  # (scored rows, vocabulary), float32
+    hidden: Mapping[int, Array] = field(default_factory=dict)  # layer -> (rows, width), those that were asked for
     chosen: Sequence[Chosen | None] = ()  # the answer to each segment's choice, None where it has none; () where no has
 
 
@@ -90,11 +101,18 @@ class Backend(Protocol):
     def layers(self) -> int:
         """How many blocks there are."""
 
+    @property
+    def tied(self) -> bool:
+        """Whether the head's matrix is the embedding's."""
+
     def describe(self) -> str:
         """What runs the model, in a few words for people."""
 
     def weights_changed(self) -> bool:
-        """Whether keys and values that were computed before this was last asked may be wrong by now."""
+        """Whether keys and values that were computed before this was last asked may be wrong by now.
+
+        A backend and what it was `truncated` to are asked each for itself, in any order.
+        """
 
     def open_store(self, page_size: int) -> Store:
         """A new store with no pages yet."""
@@ -106,4 +124,25 @@ class Backend(Protocol):
         """Read the segments: write their keys and values into the store, and give the wanted rows.
 
         Segments of one call may share pages before their `start`, but write to pages of their own.
+
+        Args:
+            store: what this backend opened.
+            segments: what is read.
+            hidden_layers: the layers whose states are wanted too, of 0 to `layers`.
+        """
+
+    def head(self, states: Array) -> Array:
+        """The logits (rows, vocabulary) of hidden states (rows, width), without the final norm, in float32.
+
+        Of the last layer's states, which have passed it, these are the logits of `run`; of an earlier layer's, what
+        that layer would say. The result is memory of its own. Several threads may ask at once, also while one runs.
+        """
+
+    def truncated(self, depth: int) -> Backend:
+        """A backend over the same weights, not copied, that has the first `depth` blocks, the final norm and the head.
+
+        It needs stores of its own (`open_store`), and follows the weights where they change.
+
+        Raises:
+            ValueError: `depth` is not in 1 to `layers` - 1.
         """
