@@ -203,7 +203,7 @@ def test_pages_that_a_failed_requests_sequences_shared_are_cleared_too() -> None
     held = {int(page) for sequence in handle._request.sequences for page in sequence.pages}
     finish(engine, other)
     assert len(held) == 3
-    assert not np.nan_to_num(engine._store.content[sorted(held)]).any()
+    assert not np.nan_to_num(engine._main._store.content[sorted(held)]).any()
     with pytest.raises(LookupError):
         handle.result()
     assert_nothing_held(engine)
@@ -400,8 +400,8 @@ def test_a_request_whose_numbers_break_leaves_none_of_them_behind() -> None:
     handle = engine.submit([1, 2, 3] * 5, GREEDY)
     engine.step()
     pages = handle._request.sequences[0].pages.tolist()
-    engine._store.content[pages] = np.nan
+    engine._main._store.content[pages] = np.nan
     handle._request.fail(ArithmeticError("broken numbers"))
-    assert not np.isnan(engine._store.content[pages]).any()
+    assert not np.isnan(engine._main._store.content[pages]).any()
     assert finish(engine, engine.submit([1, 2, 3] * 5, GREEDY)) == [alone([1, 2, 3] * 5, GREEDY)]
     assert_nothing_held(engine)

@@ -57,10 +57,10 @@ def test_who_waits_goes_on_when_the_prompt_ahead_ends_early(how: str) -> None:
         ahead.cancel()
     found = finish(engine, *waiting)
     assert found == [alone([*START, token], replace(SAMPLE, seed=token)) for token in (6, 7)]
-    assert engine._sharing is not None
+    assert engine._main._sharing is not None
     engine._schedule()
-    assert not engine._sharing._reading
-    assert not engine._sharing._reader_of
+    assert not engine._main._sharing._reading
+    assert not engine._main._sharing._reader_of
     assert_nothing_held(engine)
 
 

@@ -34,6 +34,8 @@ class Sequence:
         self.family: list[Sequence] = []  # where forks are listed too, so that whoever owns them can close them all
         self.salt = salt
         self.memory = Memory()  # of the rules that act on the rows behind it
+        self.home: object = None  # who opened it, and reads it
+        self.shadow: Sequence | None = None  # another that forks, rewinds and closes with it
         self._pool, self._prefixes = pool, prefixes
         self._extent = pool.set_aside(pool.pages_for(room)) if room else Extent(0, 0)
         self._buffer: NDArray[np.int64] = np.zeros(max(room, 16), np.int64)
@@ -80,6 +82,9 @@ class Sequence:
         twin._buffer, twin._length, twin._pages = self._buffer.copy(), self._length, list(self._pages)
         twin._coming, twin._table, twin._tabled = self._length, self._table.copy(), self._tabled
         twin._keys, twin.family, twin.memory = list(self._keys), self.family, self.memory.fork()
+        twin.home = self.home
+        if self.shadow is not None:
+            twin.shadow = self.shadow.fork()
         twin.family.append(twin)
         for page in twin._pages:
             self._pool.share(page)
@@ -89,6 +94,8 @@ class Sequence:
         """Forget the tokens from `length` on and give back the pages that they alone used."""
         if not 0 <= length <= self._length:
             raise ValueError(f"a sequence of {self._length} tokens cannot be rewound to {length}")
+        if self.shadow is not None:
+            self.shadow.rewind(max(0, len(self.shadow) - (self._length - length)))
         kept = self._pool.pages_for(length)
         for page in self._pages[kept:]:
             self._release(page)
@@ -105,6 +112,8 @@ class Sequence:
         self.rewind(0)
         self._pool.give_up(self._extent)
         self.closed = True
+        if self.shadow is not None:
+            self.shadow.close()
         if self in self.family:
             self.family.remove(self)
 

@@ -28,6 +28,8 @@ class Purpose(enum.IntEnum):
     RESAMPLE = 2  # what replaces one that does not
     BRANCH = 3  # the seed of one of several sequences from one prompt
     FRESH = 4  # the seed of a request that was given none
+    DRAFT = 5  # a drafted token
+    GUMBEL = 6  # one of several different tokens drawn at once
 
 
 def philox(counter: tuple[int, int, int, int], key: tuple[int, int]) -> tuple[int, int, int, int]:
@@ -41,16 +43,16 @@ def philox(counter: tuple[int, int, int, int], key: tuple[int, int]) -> tuple[in
     return a, b, c, d
 
 
-def bits(seed: int, position: int, purpose: Purpose) -> int:
-    """64 random bits."""
-    counter = position & _MASK, (position >> 32) & _MASK, int(purpose), 0
+def bits(seed: int, position: int, purpose: Purpose, index: int = 0) -> int:
+    """64 random bits; `index` (32 bits) tells several numbers for one purpose apart."""
+    counter = position & _MASK, (position >> 32) & _MASK, int(purpose), index & _MASK
     a, b, _, _ = philox(counter, (seed & _MASK, (seed >> 32) & _MASK))
     return b << 32 | a
 
 
-def uniform(seed: int, position: int, purpose: Purpose) -> float:
+def uniform(seed: int, position: int, purpose: Purpose, index: int = 0) -> float:
     """A random number in [0, 1), a multiple of 2**-53."""
-    return (bits(seed, position, purpose) >> 11) * 2.0**-53
+    return (bits(seed, position, purpose, index) >> 11) * 2.0**-53
 
 
 def branch_seed(seed: int, branch: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -57,6 +58,41 @@ def best(scores: Array, counts: Sequence[int]) -> list[Candidates]:
         Candidates(tokens[row, :own].astype(np.int64), values[row, :own].astype(np.float64))
         for row, own in enumerate(counts)
     ]
+
+
+def different(scores: NDArray[Any], uniforms: Sequence[float]) -> Candidates:
+    """As many different tokens of a row (vocabulary,) as there are pairs of random numbers, by descending keys.
+
+    Keys are Gumbel numbers around the scores (`wants.Draws`), made in their order: the reciprocals of the keys'
+    exponentials are the arrivals of a Poisson process whose rate is the weight that is left, so that two numbers a
+    draw are enough, one for the key and one for the token.
+    """
+    wide = scores.astype(np.float64)
+    shift = wide.max() if len(wide) else 0.0
+    if shift == -np.inf:
+        return Candidates(np.zeros(0, np.int64), np.zeros(0), np.zeros(0))
+    weights = np.exp(wide - shift)
+    count = min(len(uniforms) // 2, int(np.count_nonzero(weights)))
+    sums = np.cumsum(weights)
+    taken: list[int] = []
+    keys: list[float] = []
+    left, arrival = float(sums[-1]), 0.0
+    for index in range(count):
+        arrival -= math.log1p(-uniforms[2 * index]) / left
+        target = uniforms[2 * index + 1] * left
+        for token in sorted(taken):  # as if their weights were not there
+            if sums[token] - weights[token] <= target:
+                target += float(weights[token])
+        token = int(np.searchsorted(sums, target, side="right"))
+        if token >= len(weights) or token in taken or not weights[token]:  # rounding: the best that is left
+            rest = weights.copy()
+            rest[taken] = 0
+            token = int(rest.argmax())
+        taken.append(token)
+        keys.append(shift - math.log(arrival) if arrival > 0 else math.inf)
+        left = max(float(sums[-1] - weights[taken].sum()), float(np.finfo(np.float64).tiny))
+    tokens = np.array(taken, np.int64)
+    return Candidates(tokens, wide[tokens], np.array(keys))
 
 
 def _how_many(xp: Any, mask: Array) -> Array:

@@ -13,16 +13,37 @@ from numpy.typing import NDArray
 from loquent.cache import Sequence
 from loquent.decoding.rules import Context, Rule
 from loquent.decoding.stopping import Reason, Stopping
-from loquent.decoding.wants import Want
+from loquent.decoding.wants import Block, LastRow, Verify, Want
 
 
 @dataclass(eq=False, slots=True)
 class Read:
-    """Read `tokens` behind what `sequence` holds, and answer `want` from the rows that this gives."""
+    """Read `tokens` behind what `sequence` holds, and answer `want` from the rows that this gives.
+
+    The answer to several wants is a tuple of theirs.
+    """
 
     sequence: Sequence
     tokens: Items[int] | NDArray[np.int64]  # (n,), n >= 1
-    want: Want
+    want: Want | tuple[Want, ...]
+
+    @property
+    def wants(self) -> tuple[Want, ...]:
+        """All of them."""
+        return self.want if isinstance(self.want, tuple) else (self.want,)
+
+
+@dataclass(eq=False, slots=True)
+class Select:
+    """Answer `want` from rows that an earlier read gave, without reading anything; rules act on them now.
+
+    The rows are those behind the last tokens that `sequence` holds now.
+    """
+
+    sequence: Sequence
+    block: Block
+    want: LastRow | Verify
+    bias: tuple[NDArray[np.int64], NDArray[np.float64]] | None = None  # tokens, and what is added before rules act
 
 
 @dataclass(frozen=True)
@@ -34,8 +55,10 @@ class Hypothesis:
     score: float | None = None
 
 
-Strategy = Generator[list[Read], list[Any], None]
-"""Yields reads, is sent their answers in the same order, and reports to its task."""
+Asks = Items[Read] | Items[Select]
+
+Strategy = Generator[Asks, list[Any], None]
+"""Yields reads, or selections, is sent their answers in the same order, and reports to its task."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +72,9 @@ class Decoding:
     seed: int = 0
     returned: int = 1  # hypotheses
     branches: int = 1  # the most sequences that are live at once
+    source: Callable[[Task, Strategy], Strategy] | None = None  # where scores come from, if not from the model alone
+    shadow: int = 0  # how many tokens the prompt of each sequence's shadow has; 0: sequences have none
+    readers: tuple[Any, ...] = ()  # further models that it reads with, as the engine opened them
     context: int | None = None  # slide over this many positions where more are needed; None: never slide
 
 
@@ -58,7 +84,10 @@ class Task:
 
     prompt: NDArray[np.int64]  # (n,), n >= 1
     decoding: Decoding
-    open: Callable[[], Sequence]  # a new, empty sequence; closed with the request at the latest
+    # A new, empty sequence of the model, or of another `reader`; closed with the request at the latest. `prompt` is how
+    # long what it starts with is, if that is not the request's own prompt.
+    open: Callable[..., Sequence]
+    note: Callable[[Any], None] | None = None  # takes what a strategy tells of its way (`decoding.trace`), where wanted
     output: list[int] = field(default_factory=list)  # what has been committed
     reason: Reason | None = None  # why the output ended
     ranked: list[Hypothesis] = field(default_factory=list)
@@ -105,6 +134,10 @@ class Task:
     def ends(self, generated: Items[int]) -> Reason | None:
         """Why a sequence of the prompt and `generated` would end behind its last token, if it would."""
         return self.decoding.stopping.reason(self.prompt, generated)
+
+    def settle(self, tokens: Items[int]) -> None:
+        """The output begins with these tokens whatever comes: they are streamed, and nothing ends."""
+        self.output = list(tokens)
 
     def rank(self, hypotheses: Items[Hypothesis]) -> None:
         """The results, best first."""

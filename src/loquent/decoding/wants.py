@@ -1,40 +1,165 @@
-"""What a strategy may ask of the rows that a read gives: plain data, answered for all requests at once."""
+"""What a strategy may ask of the rows that a read gives: plain data, answered for all requests at once.
+
+A row is what the model says behind one token. A read of n tokens gives n of them; a want names how many of the last it
+is about, and of how many it needs the logits.
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+Array = Any
+"""An array of the backend's library (numpy, torch, ...)."""
+
+
+class Want(ABC):
+    """Something to be known about the rows behind a read's tokens."""
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """Whose hidden states it needs; 0 is the embeddings' output, the last layer's are behind the final norm."""
+        return ()
+
+    @abstractmethod
+    def rows(self, tokens: int) -> int:
+        """How many of the last of the read's `tokens` rows it is about."""
+
+    def scored(self, tokens: int) -> int:
+        """How many of the last rows' logits it needs."""
+        return self.rows(tokens)
+
+
+class LastRow(Want):
+    """Something about the row behind the last token."""
+
+    def rows(self, tokens: int) -> int:
+        """One."""
+        return 1
+
 
 @dataclass(frozen=True)
-class Next:
+class Next(LastRow):
     """The next token after the read: drawn where the request samples, else the most likely. Answer: int."""
 
 
 @dataclass(frozen=True)
-class Top:
-    """The `count` next tokens with the highest log-probabilities after the rules. Answer: Candidates."""
+class Top(LastRow):
+    """The `count` next tokens with the highest log-probabilities after the rules, and the scores of the tokens `also`.
+
+    Answer: Candidates.
+    """
 
     count: int
+    also: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
-class Scores:
-    """The whole row of scores after the rules. Answer: an array (vocabulary,) of the backend's library."""
+class Draws(LastRow):
+    """`count` different next tokens, drawn one after another by their log-probabilities after the rules.
+
+    Each token's score plus a Gumbel number is its key; the tokens with the highest keys are the draws (Kool et al.,
+    2019, arXiv:1903.06059), so that draws of several rows join by adding to their keys. `lane` tells the rows of one
+    position apart: they draw different numbers. Answer: Candidates, with keys, by key.
+    """
+
+    count: int
+    lane: int = 0
 
 
 @dataclass(frozen=True)
-class Likelihood:
+class Scores(LastRow):
+    """The whole row of log-probabilities after the rules. Answer: an array (vocabulary,) of the backend's library."""
+
+
+@dataclass(frozen=True)
+class Likelihood(Want):
     """The log-probability of each token of the read but the first, given those before; rules do not act.
 
     Answer: NDArray[float64] (tokens - 1,).
     """
 
+    def rows(self, tokens: int) -> int:
+        """All of them."""
+        return tokens
 
-Want = Next | Top | Scores | Likelihood
-WANTS: tuple[type[Want], ...] = (Next, Top, Scores, Likelihood)
+
+@dataclass(frozen=True)
+class Hidden(Want):
+    """Hidden states of some layers, behind the last token or behind `every` token of the read.
+
+    Answer: a dict from layer to array (rows, width) of the backend's library.
+    """
+
+    of: tuple[int, ...]
+    every: bool = False
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """Those asked for."""
+        return self.of
+
+    def rows(self, tokens: int) -> int:
+        """One, or all."""
+        return tokens if self.every else 1
+
+    def scored(self, tokens: int) -> int:
+        """None."""
+        return 0
+
+
+@dataclass(frozen=True)
+class Rows(Want):
+    """The logits behind the last `count` tokens, and those that the head makes of `lenses`, earlier layers' states.
+
+    They are kept for `Select`. Answer: Block.
+    """
+
+    count: int = 1
+    lenses: tuple[int, ...] = ()
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """Those looked at through the head."""
+        return self.lenses
+
+    def rows(self, tokens: int) -> int:
+        """`count`."""
+        return self.count
+
+
+@dataclass(frozen=True)
+class Propose(LastRow):
+    """A token to draft: drawn where the request samples, else the most likely; rules act where `ruled`.
+
+    Answer: Proposal.
+    """
+
+    ruled: bool = True
+    drawn: bool = True  # where the request samples
+
+
+@dataclass(frozen=True)
+class Verify(Want):
+    """How many of the proposals at the end of the read stand, and the token behind the last of those.
+
+    Greedily those stand that would have been chosen. Where the request samples, each stands with the probability that
+    makes what comes out distributed as without drafts (Leviathan et al., 2023, arXiv:2211.17192). Answer: Verdict.
+    """
+
+    proposals: tuple[Proposal, ...]
+
+    def rows(self, tokens: int) -> int:
+        """One before each proposal, and one behind the last."""
+        return len(self.proposals) + 1
+
+
+WANTS: tuple[type[Want], ...] = (Next, Top, Draws, Scores, Likelihood, Hidden, Rows, Propose, Verify)
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,3 +168,33 @@ class Candidates:
 
     tokens: NDArray[np.int64]  # (count,)
     scores: NDArray[np.float64]  # (count,)
+    keys: NDArray[np.float64] | None = None  # (count,), of draws: what they are ordered by
+    also: NDArray[np.float64] | None = None  # the scores of the tokens asked for by name
+
+
+@dataclass(eq=False)
+class Block:
+    """Raw logits of a sequence's last rows, which belong to the strategy; rules act when something is selected.
+
+    A source may change `logits`, or put others there.
+    """
+
+    logits: Array  # (rows, vocabulary)
+    lenses: Mapping[int, Array]  # layer -> (rows, vocabulary)
+
+
+@dataclass(frozen=True, eq=False)
+class Proposal:
+    """A drafted token, and where it was drawn, the distribution that it was drawn from."""
+
+    token: int
+    confidence: float = 1.0  # its probability in the draft
+    probabilities: Array | None = None  # (vocabulary,); None: the draft had no choice
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The first `accepted` proposals stand, and `token` follows them."""
+
+    accepted: int
+    token: int

@@ -26,7 +26,7 @@ class Chooser:
 
         None where a backend cannot be asked that: the row is answered by the rules themselves.
         """
-        if type(want) is not Next and type(want) is not Top:
+        if type(want) is not Next and (type(want) is not Top or want.also):
             return None
         while number >= len(self._choices):
             self._choices.append(Choice(seed=self._task.decoding.seed & _SEED_MASK))

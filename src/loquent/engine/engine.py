@@ -7,15 +7,15 @@ from collections.abc import Sequence as Items
 import numpy as np
 from numpy.typing import NDArray
 
-from loquent.cache import PagePool, PrefixIndex, Sequence
+from loquent.cache import PagePool, Sequence
 from loquent.decoding.task import Decoding, Task
-from loquent.engine.backend import Backend, Forward, Segment
+from loquent.engine.backend import Backend
 from loquent.engine.choosing import Chooser
-from loquent.engine.delivery import deliver
+from loquent.engine.delivery import deliver, select
 from loquent.engine.fair_lock import FairLock
-from loquent.engine.request import Handle, Request
+from loquent.engine.reader import Reader
+from loquent.engine.request import Handle, PendingRead, Request
 from loquent.engine.scheduler import Scheduler, Share
-from loquent.engine.sharing import PrefixSharing
 from loquent.errors import CapacityError
 
 
@@ -43,17 +43,31 @@ class Engine:
         max_running: int = 256,
         reuse_prefixes: bool = True,
     ) -> None:
-        self.backend = backend
-        self.pool = PagePool(page_size, None if kv_tokens is None else kv_tokens // page_size)
+        self.page_size, self.reuse_prefixes = page_size, reuse_prefixes
+        pages = None if kv_tokens is None else kv_tokens // page_size
+        self._main = Reader(backend, page_size, pages, reuse_prefixes)
+        self._readers = [self._main]
         self.scheduler = Scheduler(step_tokens, max_running, self.pool.limit)
-        self._prefixes = PrefixIndex() if reuse_prefixes and backend.incremental else None
-        self._sharing = None if self._prefixes is None else PrefixSharing(self._prefixes, page_size)
-        self._store = backend.open_store(page_size)
         self.lock = FairLock()
-        self._is_stale = False  # whether remembered pages hold what other weights computed
         self._steps_within = 0  # more than one where a caller's rule or criterion generates with the same model
         self._leaving: list[Request] = []  # cancelled within a step, which may still be working on them
         self.steps = 0
+
+    @property
+    def backend(self) -> Backend:
+        """The model."""
+        return self._main.backend
+
+    @property
+    def pool(self) -> PagePool:
+        """Who holds which page of the model's store."""
+        return self._main.pool
+
+    def add_reader(self, backend: Backend) -> Reader:
+        """Let requests read with another model too, such as a draft (`Decoding.readers`), with a store of its own."""
+        with self.lock:
+            self._readers.append(Reader(backend, self.page_size, None, self.reuse_prefixes))
+            return self._readers[-1]
 
     def submit(self, prompt: Items[int] | NDArray[np.int64], decoding: Decoding) -> Handle:
         """Queue a request; it starts with one of the next steps.
@@ -70,8 +84,8 @@ class Engine:
                 f"{decoding.stopping.max_new_tokens} new, in {decoding.branches} sequences), "
                 f"and there are {self.pool.limit * size}. Ask for fewer, or give the engine more kv_tokens."
             )
-        task = Task(tokens, decoding, open=lambda: self._open(request))
-        request = Request(task, pages, self._clear, Chooser(task) if self.backend.selects else None)
+        task = Task(tokens, decoding, open=lambda reader=None, prompt=None: self._open(request, reader, prompt))
+        request = Request(task, pages, _clear, Chooser(task) if self.backend.selects else None)
         with self.lock:
             self.scheduler.waiting.append(request)
         return Handle(request, self._cancel)
@@ -83,9 +97,10 @@ class Engine:
             try:
                 for request in self.scheduler.admit():
                     request.start()
-                shares = self._schedule()
-                if shares:
-                    self._serve(shares)
+                for reader in self._readers:
+                    shares = reader.shares(self.scheduler, *self._pending(reader))
+                    if shares:
+                        self._serve(reader, shares)
             finally:
                 self._steps_within -= 1
                 self._let_go()
@@ -94,22 +109,27 @@ class Engine:
     def refresh(self) -> None:
         """Drop what is remembered for reuse if the weights have changed; to be called before requests are submitted."""
         with self.lock:
-            self._is_stale |= self.backend.weights_changed()
-            if self._is_stale and self.scheduler.idle:
-                self.pool.forget_all()
-                self._is_stale = False
+            for reader in self._readers:
+                reader.refresh(self.scheduler.idle)
 
     def release_memory(self) -> None:
-        """Give back the store's memory that no running request holds."""
+        """Give back the stores' memory that no running request holds."""
         with self.lock:
-            self.pool.shrink()
-            if self.pool.capacity < self._store.pages:
-                self._store.resize(self.pool.capacity)
+            for reader in self._readers:
+                reader.release_memory()
 
     @property
     def store_bytes(self) -> int:
-        """How much memory the store takes now."""
-        return self._store.pages * self._store.bytes_per_page
+        """How much memory the stores take now."""
+        return sum(reader.store_bytes for reader in self._readers)
+
+    def _pending(self, reader: Reader) -> tuple[list[PendingRead], list[PendingRead]]:
+        """The reads that the reader is to serve."""
+        ends, prompts = self.scheduler.pending()
+        if len(self._readers) > 1:
+            ends = [pending for pending in ends if pending.read.sequence.home is reader]
+            prompts = [pending for pending in prompts if pending.read.sequence.home is reader]
+        return ends, prompts
 
     def _span(self, prompt: int, decoding: Decoding) -> int:
         """The longest that a sequence of the request becomes."""
@@ -117,26 +137,20 @@ class Engine:
         return min(whole, decoding.context) if decoding.context else whole
 
     def _pages_needed(self, prompt: int, decoding: Decoding) -> int:
-        """The most pages that the request holds at once: whole pages of the prompt are shared by its sequences."""
+        """The most pages that the request holds at once, with the shadows of its sequences."""
+        pages = self._pages_of_branches(prompt, decoding)
+        return pages + (self._pages_of_branches(decoding.shadow, decoding) if decoding.shadow else 0)
+
+    def _pages_of_branches(self, prompt: int, decoding: Decoding) -> int:
+        """The most pages of as many sequences as there are branches: they share whole pages of the prompt."""
         span = self._span(prompt, decoding)
         shared = min(prompt, span) // self.pool.page_size if decoding.branches > 1 else 0
         copied = 1 if decoding.branches > 1 else 0  # a page and its copy, for the moment of copying
         return shared + decoding.branches * (self.pool.pages_for(span) - shared) + copied
 
-    def _open(self, request: Request) -> Sequence:
-        span = self._span(len(request.task.prompt), request.task.decoding)
-        sequence = Sequence(
-            self.pool, span=span, room=span, prefixes=self._prefixes, salt=self.backend.prefix_key(span)
-        )
-        sequence.family = request.sequences
-        request.sequences.append(sequence)
-        return sequence
-
-    def _clear(self, pages: list[int]) -> None:
-        """Zero what a failed request leaves behind: a number that is none would spread through masked reads."""
-        pages = [page for page in pages if page < self._store.pages]
-        if pages:
-            self._store.clear(pages)
+    def _open(self, request: Request, reader: Reader | None, prompt: int | None) -> Sequence:
+        length = len(request.task.prompt) if prompt is None else prompt
+        return (reader or self._main).open(request, self._span(length, request.task.decoding))
 
     def _cancel(self, request: Request) -> None:
         with self.lock:
@@ -155,21 +169,12 @@ class Engine:
                 self.scheduler.waiting.remove(request)
         self.scheduler.retire()
 
-    def _schedule(self) -> list[Share]:
-        ends, prompts = self.scheduler.pending()
-        if self._sharing is not None:
-            if self._is_stale:
-                self._sharing.release(prompts)
-            else:
-                self._sharing.begin(prompts)
-        return self.scheduler.shares(ends, prompts, self.backend.incremental)
-
-    def _serve(self, shares: list[Share]) -> None:
+    def _serve(self, reader: Reader, shares: list[Share]) -> None:
         try:
-            segments = self._segments(shares)
-            forward = self.backend.run(self._store, segments)
+            forward = reader.run(shares)
             self.steps += 1
-            self._complete(shares, forward)
+            deliver(shares, forward, reader.backend)
+            self._resume(list(dict.fromkeys([share.pending.request for share in shares])))
         except BaseException as error:  # what broke the pass breaks the requests that were in it, and no others
             for share in shares:
                 if not share.pending.request.done:
@@ -177,43 +182,17 @@ class Engine:
             if not isinstance(error, Exception):
                 raise  # an interrupt is for the thread that it reached
 
-    def _segments(self, shares: list[Share]) -> list[Segment]:
-        segments: list[Segment] = []
-        copies: list[tuple[int, int]] = []
-        for share in shares:
-            pending = share.pending
-            sequence, tokens, request = pending.read.sequence, pending.read.tokens, pending.request
-            if share.count < len(tokens):
-                tokens = tokens[pending.fed : pending.fed + share.count]
-            if not self.backend.incremental:
-                tokens = np.concatenate([sequence.tokens, tokens])
-                sequence.rewind(0)
-            needed = sequence.prepare(tokens)
-            if needed:
-                if {target for _, target in needed} & {source for source, _ in copies}:
-                    self._copy(copies)  # the page that is copied into must not be one that has yet to be copied from
-                    copies = []
-                copies += needed
-            choice = None
-            if share.last and request.chooser is not None:
-                choice = request.chooser.choice(pending.number, pending.read.want, sequence)
-            segments.append(Segment(sequence.coming, len(sequence), sequence.pages, share.rows, sequence.span, choice))
-        self._copy(copies)
-        return segments
+    def _resume(self, requests: list[Request]) -> None:
+        """Let the strategies go on that have their answers, until all of them wait for reads."""
+        while requests:
+            for request in requests:
+                if not request.done:
+                    request.answer()
+            requests = [request for request in requests if request.selections]
+            if requests:
+                select([asked for request in requests for asked in request.selections])
 
-    def _copy(self, copies: list[tuple[int, int]]) -> None:
-        """Copy pages (source, target), in a store that has all of the pool's pages."""
-        if self.pool.capacity > self._store.pages:
-            room = max(self.pool.capacity, self._store.pages * 5 // 4)
-            self._store.resize(room if self.pool.limit is None else min(room, self.pool.limit))
-        if copies:
-            self._store.copy([source for source, _ in copies], [target for _, target in copies])
 
-    def _complete(self, shares: list[Share], forward: Forward) -> None:
-        for share in shares:
-            share.pending.read.sequence.extend()
-            share.pending.advance(share.count)
-        deliver(shares, forward)
-        for request in dict.fromkeys([share.pending.request for share in shares]):
-            if not request.done:
-                request.answer()
+def _clear(sequence: Sequence, pages: list[int]) -> None:
+    if isinstance(sequence.home, Reader):
+        sequence.home.clear(pages)

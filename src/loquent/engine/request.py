@@ -7,31 +7,61 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from loquent.cache import PageKey, Sequence
-from loquent.decoding.task import Hypothesis, Read, Strategy, Task
-from loquent.decoding.wants import WANTS, Likelihood
+from loquent.decoding.task import Asks, Hypothesis, Read, Select, Strategy, Task
+from loquent.decoding.wants import WANTS, Block, LastRow, Verify, Want
 from loquent.engine.choosing import Chooser
 from loquent.errors import RequestCancelledError
 
 
 @dataclass(eq=False, slots=True)
+class Asked:
+    """One thing that a strategy wants to know, and the answer."""
+
+    request: Request
+    want: Want
+    sequence: Sequence
+    select: Select | None = None  # where it asks about rows that are there already
+    parts: list[Any] | None = None  # of an answer that comes chunk by chunk
+    answer: Any = None
+    done: bool = False
+
+    def settle(self, answer: Any) -> None:
+        """Answer it."""
+        self.answer, self.done = answer, True
+
+
+@dataclass(eq=False, slots=True)
 class PendingRead:
-    """A read that the strategy waits for: how much of it the model has seen, and its answer."""
+    """A read that the strategy waits for: how much of it the model has seen, and its answers."""
 
     request: Request
     number: int  # among the request's reads
     read: Read
     left: int  # how many tokens the model has yet to see
-    fed: int = 0  # how many it has seen
-    parts: list[Any] | None = None  # of an answer that comes chunk by chunk
-    answer: Any = None
-    done: bool = False
+    asked: tuple[Asked, ...]
+    rows: int  # how many of the last tokens' rows are wanted
+    scored: int  # of how many of those the logits are
+    layers: tuple[int, ...] = ()  # whose hidden states are
+    fed: int = 0  # how many tokens the model has seen
     keys: list[PageKey] | None = None  # of the pages of a prompt that others may share
     waits_for: PendingRead | None = None  # another that fills pages which this one can share
 
     @property
     def first_row(self) -> int:
         """The first of the read's tokens whose row is wanted."""
-        return 0 if isinstance(self.read.want, Likelihood) else len(self.read.tokens) - 1
+        return len(self.read.tokens) - self.rows
+
+    @property
+    def done(self) -> bool:
+        """Whether every want has its answer."""
+        return all(asked.done for asked in self.asked)
+
+    @property
+    def answer(self) -> Any:
+        """What the strategy is sent."""
+        if isinstance(self.read.want, tuple):
+            return tuple(asked.answer for asked in self.asked)
+        return self.asked[0].answer
 
     def advance(self, count: int) -> None:
         """The model has seen `count` more tokens."""
@@ -41,27 +71,31 @@ class PendingRead:
 
 @dataclass(eq=False)
 class Request:
-    """A running strategy with its task, its open sequences and its unanswered reads."""
+    """A running strategy with its task, its open sequences and its unanswered reads or selections."""
 
     task: Task
     pages: int  # the most it may hold at once: what admission sets aside for it
-    clear: Callable[[list[int]], None]  # zeroes pages
+    clear: Callable[[Sequence, list[int]], None]  # zeroes pages of the store that a sequence lives in
     chooser: Chooser | None = None  # where the backend selects
     strategy: Strategy | None = None
     sequences: list[Sequence] = field(default_factory=list)
     reads: list[PendingRead] = field(default_factory=list)
+    selections: list[Asked] = field(default_factory=list)
     done: bool = False
     error: BaseException | None = None
 
     def start(self) -> None:
         """Run the strategy to its first reads."""
-        self.strategy = self.task.decoding.strategy(self.task)
+        decoding = self.task.decoding
+        self.strategy = decoding.strategy(self.task)
+        if decoding.source is not None:
+            self.strategy = decoding.source(self.task, self.strategy)
         self._resume(None)
 
     def answer(self) -> None:
-        """Send the strategy the answers it waits for, when all of them are there, and take its next reads."""
+        """Send the strategy the answers it waits for, when all of them are there, and take what it asks next."""
         answers = []
-        for read in self.reads:
+        for read in self.reads or self.selections:
             if not read.done:
                 return
             answers.append(read.answer)
@@ -72,17 +106,16 @@ class Request:
         """End the request, and only it, with the reason why."""
         self.error = error
         try:
-            left: list[int] = []
             for sequence in list(self.sequences):
-                left += sequence.disown()
+                left, sequence.shadow = sequence.disown(), None  # which has its turn
                 sequence.close()  # what it shared with the next one is that one's own now
-            self.clear(left)
+                self.clear(sequence, left)
         finally:
             self.finish()
 
     def finish(self) -> None:
         """Close the strategy and give every page back."""
-        self.done, self.reads = True, []
+        self.done, self.reads, self.selections = True, [], []
         try:
             if self.strategy is not None:
                 self.strategy.close()
@@ -96,35 +129,65 @@ class Request:
         if self.strategy is None:
             return
         try:
-            reads = self.strategy.send(answers)  # type: ignore[arg-type]  # None starts it
-            _check(reads)
-            self.reads = [PendingRead(self, number, read, len(read.tokens)) for number, read in enumerate(reads)]
+            asks = self.strategy.send(answers)  # type: ignore[arg-type]  # None starts it
+            _check(asks)
+            self.reads, self.selections = [], []
+            for number, ask in enumerate(asks):
+                if isinstance(ask, Read):
+                    self.reads.append(self._pending(number, ask))
+                elif isinstance(ask, Select):
+                    self.selections.append(Asked(self, ask.want, ask.sequence, ask))
         except StopIteration:
             self.finish()
         except Exception as error:  # a strategy's or a caller's criterion's failure is this request's alone
             self.fail(error)
 
+    def _pending(self, number: int, read: Read) -> PendingRead:
+        sequence, count = read.sequence, len(read.tokens)
+        if isinstance(read.want, LastRow):  # mostly
+            return PendingRead(self, number, read, count, (Asked(self, read.want, sequence),), 1, 1)
+        wants = read.wants
+        return PendingRead(
+            *(self, number, read, count, tuple(Asked(self, want, sequence) for want in wants)),
+            rows=max(want.rows(count) for want in wants),
+            scored=max(want.scored(count) for want in wants),
+            layers=tuple({layer: None for want in wants for layer in want.layers}),
+        )
 
-def _opened_too_late() -> Sequence:
+
+def _opened_too_late(*_: object) -> Sequence:
     raise ValueError("a strategy has opened a sequence after its request had ended")
 
 
-def _cleared_too_late(pages: list[int]) -> None:
+def _cleared_too_late(*_: object) -> None:
     raise ValueError("pages of a request that had ended were to be cleared")
 
 
-def _check(reads: list[Read]) -> None:
-    """Refuses reads that would never be answered or would lose pages; a strategy's author made a mistake then."""
-    if len(reads) != 1 and (not reads or len({id(read.sequence) for read in reads}) < len(reads)):
-        raise ValueError("a strategy must read one sequence or more, and each of them once at a time")
-    for read in reads:
-        if read.sequence.closed:
+def _check(asks: Asks) -> None:
+    """Refuses what would never be answered or would lose pages; a strategy's author made a mistake then."""
+    if not asks or len({type(ask) for ask in asks}) > 1:
+        raise ValueError("a strategy must ask for one thing or more, either reads or selections")
+    for ask in asks:
+        if ask.sequence.closed:
             raise ValueError("a strategy has read a sequence that it had closed")
-        if not len(read.tokens):
-            raise ValueError("a strategy has read no tokens; a read needs one or more")
-        if type(read.want) not in WANTS:
+        if isinstance(ask, Read):
+            _check_read(ask)
+        elif not isinstance(ask.block, Block) or not isinstance(ask.want, LastRow | Verify):
+            raise ValueError(f"a strategy cannot select {ask.want!r} from {type(ask.block).__name__}")
+    if isinstance(asks[0], Read) and len(asks) > 1 and len({id(ask.sequence) for ask in asks}) < len(asks):
+        raise ValueError("a strategy must read each sequence once at a time")
+
+
+def _check_read(read: Read) -> None:
+    count = len(read.tokens)
+    if not count:
+        raise ValueError("a strategy has read no tokens; a read needs one or more")
+    for want in read.wants:
+        if type(want) not in WANTS:
             known = ", ".join(want.__name__ for want in WANTS)
-            raise ValueError(f"a strategy wants {read.want!r}; it can want {known}")
+            raise ValueError(f"a strategy wants {want!r}; it can want {known}")
+        if want.rows(count) > count:
+            raise ValueError(f"a strategy wants {want!r} of a read of {count} tokens")
 
 
 class Handle:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-from loquent.decoding.wants import Likelihood
 from loquent.engine.request import PendingRead, Request
 
 
@@ -16,6 +15,7 @@ class Share:
     pending: PendingRead
     count: int
     rows: int  # how many of the last of them want a row
+    scored: int  # of how many of those the logits are wanted
     last: bool  # whether the read is complete with them
 
 
@@ -87,5 +87,11 @@ class Scheduler:
 
 
 def _share(pending: PendingRead, count: int) -> Share:
-    last = count == pending.left
-    return Share(pending, count, count if isinstance(pending.read.want, Likelihood) else int(last), last)
+    left = pending.left - count
+    if not left and count == 1:  # mostly
+        return Share(pending, 1, 1, 1 if pending.scored else 0, True)
+    return Share(pending, count, _of_last(count, pending.rows - left), _of_last(count, pending.scored - left), not left)
+
+
+def _of_last(count: int, wanted: int) -> int:
+    return max(0, min(count, wanted))

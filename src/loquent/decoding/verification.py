@@ -1,0 +1,68 @@
+"""Which drafted tokens stand, so that what comes out is what decoding without drafts gives.
+
+Greedily, a draft stands while it is what would have been chosen. Sampled (Leviathan et al., 2023, arXiv:2211.17192;
+Chen et al., 2023, arXiv:2302.01318): draft x ~ q stands with probability min(1, p(x) / q(x)); the token in place of the
+first that falls is drawn from max(p - q, 0), normalised. A draft that was not drawn has q(x) = 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loquent.decoding.arrays import Array, to_numpy
+from loquent.decoding.random import Purpose
+from loquent.decoding.selection import drawn, most_likely
+from loquent.decoding.wants import Proposal, Verdict
+
+
+def verdicts(scores: Array, proposals: Sequence[Proposal], number: Callable[[int, Purpose], float] | None) -> Verdict:
+    """How many of the proposals stand, and the token behind them.
+
+    Args:
+        scores: after the rules, (proposals + 1, vocabulary): row i is what proposal i is measured by.
+        proposals: the drafted tokens, in order.
+        number: a random number in [0, 1) for row i and a purpose; None: greedily.
+    """
+    if number is None:
+        chosen = most_likely(scores).tolist()
+        stands = 0
+        while stands < len(proposals) and proposals[stands].token == chosen[stands]:
+            stands += 1
+        return Verdict(stands, chosen[stands])
+    for index, proposal in enumerate(proposals):
+        wanted = _probabilities(scores[index, :])
+        offered = None if proposal.probabilities is None else _as_float64(proposal.probabilities)
+        share = 1.0 if offered is None else float(offered[proposal.token])
+        if number(index, Purpose.ACCEPT) * share < wanted[proposal.token]:
+            continue
+        return Verdict(index, _replacement(wanted, offered, proposal.token, number(index, Purpose.RESAMPLE)))
+    last = len(proposals)
+    [token] = drawn(scores[last : last + 1, :], [number(last, Purpose.DRAW)])
+    return Verdict(last, int(token))
+
+
+def _replacement(wanted: NDArray[np.float64], offered: NDArray[np.float64] | None, fallen: int, number: float) -> int:
+    """A draw from what is wanted more than it was offered."""
+    if offered is None:
+        rest = wanted.copy()
+        rest[fallen] = 0
+    else:
+        rest = np.maximum(wanted - offered, 0)
+    sums = np.cumsum(rest)
+    if sums[-1] <= 0:  # both agree but for rounding
+        sums = np.cumsum(wanted)
+    return int(np.searchsorted(sums, number * sums[-1], side="right"))
+
+
+def _probabilities(row: Array) -> NDArray[np.float64]:
+    wide = _as_float64(row)
+    weights: NDArray[np.float64] = np.exp(wide - wide.max())
+    return weights / weights.sum()
+
+
+def _as_float64(row: Array) -> NDArray[np.float64]:
+    wide: NDArray[np.float64] = to_numpy(row).astype(np.float64)
+    return wide

@@ -1,0 +1,186 @@
+"""What single rows of logits answer, for the rows of all requests at once: rules, then selection."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loquent.decoding.arrays import Array, beside, log_softmax, namespace, to_numpy
+from loquent.decoding.random import Purpose, uniform
+from loquent.decoding.rules import Context, apply_rules
+from loquent.decoding.selection import best, different, drawn, most_likely
+from loquent.decoding.verification import verdicts
+from loquent.decoding.wants import Candidates, Draws, Next, Proposal, Propose, Scores, Top, Verify
+from loquent.engine.request import Asked
+from loquent.errors import ArgumentError
+
+NO_NUMBERS_MESSAGE = (
+    "the model's logits are not numbers (NaN or infinite). Its weights may be damaged, or its dtype too narrow."
+)
+NOTHING_LEFT_MESSAGE = "the rules leave no token to choose. Relax bad_words_ids, suppress_tokens or the processors."
+
+
+class Row(NamedTuple):
+    """A row of logits, and what it answers."""
+
+    number: int
+    asked: Asked
+    length: int | None = None  # how many tokens of the sequence it is behind; None: all
+
+    @property
+    def context(self) -> Context:
+        """What its rules may look at."""
+        return self.asked.request.task.context(self.asked.sequence, self.length)
+
+
+def _processed(rows: list[Row], logits: Array, normalized: bool) -> Array:
+    """Scores of some rows after their requests' rules, on log-probabilities where `normalized`."""
+    own = [row.number for row in rows]
+    rules = [_rules_on(row.asked) for row in rows]
+    everything = own == list(range(logits.shape[0]))
+    if everything and not any(rules):
+        scores = logits
+    else:
+        scores = logits[beside(logits, own)]  # a copy, which rules may change
+    if normalized:
+        scores = log_softmax(scores)
+    if not any(rules):
+        return scores
+    return apply_rules(scores, rules, [row.context for row in rows])
+
+
+def _rules_on(asked: Asked) -> tuple[Any, ...]:
+    if isinstance(asked.want, Propose) and not asked.want.ruled:
+        return ()
+    return asked.request.task.decoding.rules
+
+
+def _samples(asked: Asked) -> bool:
+    return asked.request.task.decoding.sampled and (not isinstance(asked.want, Propose) or asked.want.drawn)
+
+
+def _number(row: Row, purpose: Purpose, index: int = 0) -> float:
+    """The random number for a place in a request's text, whatever else runs."""
+    task = row.asked.request.task
+    position = task.position if row.length is None and purpose is Purpose.DRAW else len(row.context.tokens)
+    return uniform(task.decoding.seed, position, purpose, index)
+
+
+def _number_of(rows: list[Row], index: int, purpose: Purpose) -> float:
+    return _number(rows[index], purpose)
+
+
+def _next(rows: list[Row], logits: Array) -> list[int]:
+    scores = _processed(rows, logits, normalized=False)
+    sampled = [_samples(row.asked) for row in rows]
+    _check(scores, np.array(sampled))
+    tokens = np.zeros(len(rows), np.int64) if all(sampled) else most_likely(scores)
+    if any(sampled):
+        draws = [i for i, draw in enumerate(sampled) if draw]
+        numbers = [_number(rows[i], Purpose.DRAW) for i in draws]
+        tokens[draws] = drawn(scores if len(draws) == len(rows) else scores[beside(scores, draws)], numbers)
+    return [int(token) for token in tokens]
+
+
+def _check(scores: Array, sampled: NDArray[np.bool_]) -> None:
+    """Refuses what cannot be chosen from: rules that leave nothing, and logits that are no numbers, or whose
+    probabilities are none where they are needed."""
+    highest = to_numpy(namespace(scores).max(scores, axis=-1))
+    if np.isnan(highest).any() or (sampled & (highest == math.inf)).any():
+        raise ArgumentError(NO_NUMBERS_MESSAGE)
+    if (highest == -math.inf).any():
+        raise ArgumentError(NOTHING_LEFT_MESSAGE)
+
+
+def _top(rows: list[Row], logits: Array) -> list[Any]:
+    wants = [row.asked.want for row in rows]
+    scores = _processed(rows, logits, normalized=True)
+    candidates = best(scores, [want.count for want in wants if isinstance(want, Top)])
+    if any(np.isnan(answer.scores).any() for answer in candidates):  # they count as the largest
+        raise ArgumentError(NO_NUMBERS_MESSAGE)
+    return [
+        Candidates(found.tokens, found.scores, also=_named(scores, number, want.also))
+        if isinstance(want, Top) and want.also
+        else found
+        for number, (want, found) in enumerate(zip(wants, candidates))
+    ]
+
+
+def _named(scores: Array, row: int, tokens: tuple[int, ...]) -> NDArray[np.float64]:
+    """The scores of some tokens of a row."""
+    return to_numpy(scores[row, :][beside(scores, tokens)]).astype(np.float64)
+
+
+def _draws(rows: list[Row], logits: Array) -> list[Any]:
+    scores = _processed(rows, logits, normalized=True)
+    if np.isnan(to_numpy(namespace(scores).max(scores, axis=-1))).any():
+        raise ArgumentError(NO_NUMBERS_MESSAGE)
+    answers = []
+    for number, row in enumerate(rows):
+        want = row.asked.want
+        if isinstance(want, Draws):
+            first = want.lane << 16
+            uniforms = [_number(row, Purpose.GUMBEL, first + index) for index in range(2 * want.count)]
+            answers.append(different(to_numpy(scores[number, :]), uniforms))
+    return answers
+
+
+def _scores(rows: list[Row], logits: Array) -> list[Any]:
+    scores = _processed(rows, logits, normalized=True)
+    return [scores[row, :] for row in range(len(rows))]
+
+
+def _probabilities(scores: Array) -> Array:
+    xp = namespace(scores)
+    weights = xp.exp(scores - xp.max(scores, axis=-1, keepdims=True))
+    return weights / xp.sum(weights, axis=-1, keepdims=True)
+
+
+def _proposals(rows: list[Row], logits: Array) -> list[Any]:
+    scores = _processed(rows, logits, normalized=False)
+    sampled = [_samples(row.asked) for row in rows]
+    _check(scores, np.array(sampled))
+    tokens, probabilities = most_likely(scores), _probabilities(scores)
+    draws = [i for i, draw in enumerate(sampled) if draw]
+    if draws:
+        tokens[draws] = drawn(scores[beside(scores, draws)], [_number(rows[i], Purpose.DRAFT) for i in draws])
+    confidences = to_numpy(probabilities[beside(scores, np.arange(len(rows))), beside(scores, tokens)])
+    return [
+        Proposal(int(tokens[i]), float(confidences[i]), probabilities[i, :] if sampled[i] else None)
+        for i in range(len(rows))
+    ]
+
+
+def _verdicts(rows: list[Row], logits: Array) -> list[Any]:
+    scores = _processed(rows, logits, normalized=False)
+    _check(scores, np.array([_samples(row.asked) for row in rows]))
+    answers, start = [], 0
+    while start < len(rows):
+        asked = rows[start].asked
+        want = asked.want
+        if isinstance(want, Verify):
+            own = rows[start : start + len(want.proposals) + 1]
+            answers.append(
+                verdicts(
+                    scores[start : start + len(own), :],
+                    want.proposals,
+                    partial(_number_of, own) if _samples(asked) else None,
+                )
+            )
+            start += len(own)
+    return answers
+
+
+ANSWERS: dict[type, Callable[[list[Row], Array], list[Any]]] = {
+    Next: _next,
+    Top: _top,
+    Draws: _draws,
+    Scores: _scores,
+    Propose: _proposals,
+    Verify: _verdicts,
+}
