@@ -132,7 +132,7 @@ def test_rotary_tables_are_those_of_each_spans_own_frequencies() -> None:
     assert np.array_equal(together, np.stack(list(rows.values())))
     for span in range(17, 400):  # many more tables than a plan keeps
         Reader(backend, 1).read({0: text[:1]}, span)
-    assert len(backend._tables._tables) < 100
+    assert len(backend._made.tables._tables) < 100
     assert np.array_equal(Reader(backend, 1).read({0: text}, 60)[0], rows[60])
 
 

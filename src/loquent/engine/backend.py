@@ -146,3 +146,22 @@ class Backend(Protocol):
         Raises:
             ValueError: `depth` is not in 1 to `layers` - 1.
         """
+
+
+def check_layers(hidden_layers: Sequence[int], layers: int) -> None:
+    """Raises ValueError where one of the hidden layers is not there."""
+    for layer in hidden_layers:
+        if not 0 <= layer <= layers:
+            raise ValueError(f"there is no layer {layer} of 0 to {layers}")
+
+
+def check_states(shape: Sequence[int], width: int) -> None:
+    """Raises ValueError where hidden states are not (rows, width)."""
+    if len(shape) != 2 or shape[1] != width:
+        raise ValueError(f"states have shape {tuple(shape)}, not (rows, {width})")
+
+
+def check_depth(depth: int, layers: int) -> None:
+    """Raises ValueError where a model of so many blocks cannot be truncated to `depth`."""
+    if not 1 <= depth < layers:
+        raise ValueError(f"depth={depth} is not in 1 to {layers - 1}")

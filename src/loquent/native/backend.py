@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from loquent.engine.backend import Array, Forward, Segment, Store
+from loquent.engine.backend import Array, Forward, Segment, Store, check_depth, check_layers, check_states
 from loquent.errors import ArgumentError
 from loquent.native.extension import core
-from loquent.native.lowering import lower
+from loquent.native.lowering import Lowered, lower
 from loquent.native.rotaries import RotaryTables
-from loquent.native.weights import Weights
+from loquent.native.weights import Changes, Weights
 from loquent.parts import Decoder
 from loquent.rotary import table_key
 
@@ -21,6 +22,15 @@ if TYPE_CHECKING:
     from loquent.native._core import Matrix
 
 KEY_VALUE_KINDS = ("float32", "bfloat16", "int8")
+
+
+@dataclass(frozen=True, eq=False)
+class _Made:
+    """A plan with its rotary tables, and the version of the weights that it was made of."""
+
+    lowered: Lowered
+    tables: RotaryTables
+    version: int
 
 
 class NativeBackend:
@@ -31,7 +41,7 @@ class NativeBackend:
         weights: its weights.
         key_values: how keys and values are stored, one of `KEY_VALUE_KINDS`; None: float32 where all matrices are,
             else bfloat16.
-        changed: whether weights have changed since this was last asked; the plan is then made anew. None: they cannot.
+        changes: word of the weights' changes; the plan is then made anew. None: they do not change.
         as_array: what logits and hidden states become, such as tensors over the same memory; None: they stay as they
             are, numpy arrays.
 
@@ -48,24 +58,32 @@ class NativeBackend:
         weights: Weights,
         *,
         key_values: str | None = None,
-        changed: Callable[[], bool] | None = None,
+        changes: Changes | None = None,
         as_array: Callable[[NDArray[np.float32]], Array] | None = None,
     ) -> None:
         if key_values is not None and key_values not in KEY_VALUE_KINDS:
             raise ArgumentError(f"key_values={key_values!r} must be one of {', '.join(KEY_VALUE_KINDS)}.")
         self.decoder = decoder
-        self._weights, self._changed = weights, changed
+        self._weights, self._changes = weights, changes
         self._as_array = as_array or _as_it_is
         self._no_rows = self._as_array(np.zeros((0, decoder.vocabulary), np.float32))
         self._rotaries = {block.attention.rotary for block in decoder.blocks} - {None}
-        self._lower()
-        exact = all(matrix.kind == "float32" for matrix in self._lowered.matrices)
+        self._blocks = len(decoder.blocks)  # of the whole model
+        self._made = self._make()
+        self._told = self._made.version  # of the weights, by `weights_changed`
+        exact = all(matrix.kind == "float32" for matrix in self._made.lowered.matrices)
         self._key_values = key_values or ("float32" if exact else "bfloat16")
 
-    def _lower(self) -> None:
-        self._lowered = lower(self.decoder, self._weights)
-        self._plan = self._lowered.plan
-        self._tables = RotaryTables(self._plan, self._lowered.rotaries)
+    def _make(self) -> _Made:
+        version = 0 if self._changes is None else self._changes.version
+        lowered = lower(self.decoder, self._weights)
+        return _Made(lowered, RotaryTables(lowered.plan, lowered.rotaries), version)
+
+    def _current(self) -> _Made:
+        """What runs the weights as they were last seen, by whichever backend over them has looked."""
+        if self._changes is not None and self._made.version != self._changes.version:
+            self._made = self._make()
+        return self._made
 
     @property
     def vocabulary(self) -> int:
@@ -87,24 +105,32 @@ class NativeBackend:
         """How many blocks there are."""
         return len(self.decoder.blocks)
 
+    @property
+    def tied(self) -> bool:
+        """Whether the head's matrix is the embedding's."""
+        return self.decoder.head.tied
+
     def describe(self) -> str:
         """What runs the model, such as "native (avx512, float32 in place, 2 threads)"."""
-        matrices = self._lowered.matrices
+        matrices = self._made.lowered.matrices
         largest: Matrix = max(matrices, key=lambda matrix: matrix.nbytes)
         threads = core().threads()
         where = "" if largest.packed else " in place"
-        return f"native ({core().instruction_set()}, {largest.kind}{where}, {threads} thread{'s' * (threads > 1)})"
+        what = f"{core().instruction_set()}, {largest.kind}{where}, {threads} thread{'s' * (threads > 1)}"
+        some = "" if self.layers == self._blocks else f"; the first {self.layers} of {self._blocks} blocks"
+        return f"native ({what}{some})"
 
     def weights_changed(self) -> bool:
         """Whether the weights have changed since this was last asked; from then on the new ones are used."""
-        if self._changed is None or not self._changed():
+        if self._changes is None:
             return False
-        self._lower()
-        return True
+        told, self._told = self._told, self._changes.look()
+        self._current()  # frees the copies of what has changed
+        return told != self._told
 
     def open_store(self, page_size: int) -> Store:
         """A new store with no pages yet."""
-        store: Store = core().Store(self._lowered.layers, page_size, self._key_values)
+        store: Store = core().Store(self._made.lowered.layers, page_size, self._key_values)
         return store
 
     def prefix_key(self, span: int) -> Hashable:
@@ -118,19 +144,49 @@ class NativeBackend:
 
         Raises:
             IndexError: a token or page that is not there; nothing has been written then.
-            ValueError: segments that cannot be run otherwise, or a store of another model.
+            ValueError: segments that cannot be run otherwise, a store of another model, or a layer that is not there.
         """
-        if self._tables.crowded(segments):
-            self._lower()
-        tables = self._tables.of(segments)
-        logits, hidden, chosen = self._plan.run(store, segments, tables, hidden_layers)
+        check_layers(hidden_layers, self.layers)
+        made = self._current()
+        if made.tables.crowded(segments):
+            made = self._made = self._make()
+        logits, hidden, chosen = made.lowered.plan.run(store, segments, made.tables.of(segments), hidden_layers)
         # There are none where every wanted row has been chosen from.
         rows = self._no_rows if logits is None else self._as_array(logits)
         return Forward(rows, {layer: self._as_array(state) for layer, state in hidden.items()}, chosen)
 
+    def head(self, states: Array) -> Array:
+        """The logits (rows, vocabulary) of hidden states (rows, width), without the final norm.
+
+        A row's are the same bits in any company, and those of `run` where its state is the last layer's.
+
+        Raises:
+            ValueError: states of another shape.
+        """
+        rows = np.ascontiguousarray(states, np.float32)
+        check_states(rows.shape, self.decoder.width)
+        return self._as_array(self._current().lowered.plan.score(rows))
+
+    def truncated(self, depth: int) -> NativeBackend:
+        """A backend over the same weights that has the first `depth` blocks, the final norm and the head.
+
+        Raises:
+            ValueError: `depth` is not in 1 to `layers` - 1.
+        """
+        check_depth(depth, self.layers)
+        shallow = NativeBackend(
+            replace(self.decoder, blocks=self.decoder.blocks[:depth]),
+            self._weights,
+            key_values=self._key_values,
+            changes=self._changes,
+            as_array=self._as_array,
+        )
+        shallow._blocks = self._blocks
+        return shallow
+
     def profile(self) -> list[tuple[str, int, float]]:
         """The operations since the last call: name, calls, seconds. Collecting starts with the first call."""
-        return self._plan.profile()
+        return self._made.lowered.plan.profile()
 
 
 def _as_it_is(rows: NDArray[np.float32]) -> Array:

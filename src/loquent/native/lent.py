@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from threading import Lock
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,18 +17,20 @@ if TYPE_CHECKING:
 
 
 class LentWeights:
-    """The `loquent.native.weights.Weights` of a loan."""
+    """The `loquent.native.weights.Weights` of a loan, and the `Changes` of them."""
 
     def __init__(self, loan: Loan) -> None:
         self._loan = loan
         self._matrices: dict[str, Matrix] = {}
+        self._version, self._looking = 0, Lock()
 
     def matrix(self, name: str) -> Matrix:
         """The matrix over its owner's memory, or its packed copy, made once and again when its numbers changed."""
-        if name not in self._matrices:
+        matrix = self._matrices.get(name)  # which another thread's look may drop meanwhile
+        if matrix is None:
             lent = self._loan.weights[name]
-            self._matrices[name] = _packed(lent) if self._loan.packed else _in_place(lent)
-        return self._matrices[name]
+            matrix = self._matrices[name] = _packed(lent) if self._loan.packed else _in_place(lent)
+        return matrix
 
     def vector(self, name: str) -> NDArray[np.float32]:
         """A copy in float32."""
@@ -37,13 +40,20 @@ class LentWeights:
             return (widened << 16).view(np.float32)
         return np.array(lent.numbers, np.float32, order="C")
 
-    def changed(self) -> bool:
-        """Whether numbers have changed since this was last asked; copies of them are made anew."""
-        names = self._loan.changed()
-        if self._loan.packed:
-            for name in names:
-                self._matrices.pop(name, None)
-        return bool(names)
+    @property
+    def version(self) -> int:
+        """How often weights were found changed."""
+        return self._version
+
+    def look(self) -> int:
+        """Look for changes, and the version then; copies of what has changed are made anew."""
+        with self._looking:
+            names = self._loan.changed()
+            if self._loan.packed:
+                for name in names:
+                    self._matrices.pop(name, None)
+            self._version += bool(names)
+            return self._version
 
 
 def borrowing_backend(loan: Loan) -> NativeBackend:
@@ -53,7 +63,7 @@ def borrowing_backend(loan: Loan) -> NativeBackend:
         NativeError: the native core is not there, or the composition has no plan.
     """
     weights = LentWeights(loan)
-    return NativeBackend(loan.decoder, weights, changed=weights.changed, as_array=loan.as_array)
+    return NativeBackend(loan.decoder, weights, changes=weights, as_array=loan.as_array)
 
 
 def _in_place(lent: Lent) -> Matrix:

@@ -24,3 +24,14 @@ class Weights(Protocol):
 
     def vector(self, name: str) -> NDArray[np.float32]:
         """Numbers of the shape that `loquent.weights` gives, contiguous, and not changed by anybody afterwards."""
+
+
+class Changes(Protocol):
+    """Word of weights that change where they are, for all who read them: each remembers the version that it knows."""
+
+    @property
+    def version(self) -> int:
+        """Another one whenever weights were found changed; asking costs nothing."""
+
+    def look(self) -> int:
+        """Look for changes, and the version then."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
@@ -79,7 +80,12 @@ class DecoderStack(nn.Module):
         self.dropout = nn.Dropout(decoder.embedding_dropout)
 
     def read(
-        self, tokens: Tensor, batch: Batch, keep_layers: Sequence[int] = (), extra: Tensor | None = None
+        self,
+        tokens: Tensor,
+        batch: Batch,
+        keep_layers: Sequence[int] = (),
+        extra: Tensor | None = None,
+        depth: int | None = None,
     ) -> tuple[Tensor, dict[int, Tensor]]:
         """Read a batch.
 
@@ -88,19 +94,21 @@ class DecoderStack(nn.Module):
             batch: what is known of the tokens.
             keep_layers: layers whose output is wanted: 0 is the embeddings', the last one's is taken after the norm.
             extra: further embeddings (tokens, width) to be added, such as token types'.
+            depth: how many of the first blocks there are; None: all.
 
         Returns:
             The hidden states after the final norm, (tokens, width), and those of `keep_layers`.
         """
         hidden = self._embed(tokens, batch, extra)
         kept = {0: hidden} if 0 in keep_layers else {}
-        for layer, block in enumerate(self.blocks, start=1):
+        last = len(self.blocks) if depth is None else depth
+        for layer, block in enumerate(islice(self.blocks, last), start=1):
             hidden = self._run_block(block, hidden, batch)
-            if layer in keep_layers and layer < len(self.blocks):
+            if layer in keep_layers and layer < last:
                 kept[layer] = hidden
         hidden = self.norm(hidden)
-        if len(self.blocks) in keep_layers:
-            kept[len(self.blocks)] = hidden
+        if last in keep_layers:
+            kept[last] = hidden
         return hidden, kept
 
     def _embed(self, tokens: Tensor, batch: Batch, extra: Tensor | None) -> Tensor:

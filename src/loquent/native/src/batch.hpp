@@ -12,7 +12,8 @@ struct Segment {
     int64_t length;                // how many tokens, >= 1
     int64_t start;                 // the position of its first token: how many the store holds before
     const int64_t* pages;          // position p lives in slot p % page_size of page pages[p / page_size]
-    int64_t wanted;                // how many of its last rows want logits
+    int64_t wanted;                // how many of its last rows come back: hidden states, logits or both
+    int64_t scored;                // how many of the last of those want logits
     const int64_t* tables;         // for each rotary of the plan, which table of cosines it uses
 };
 

@@ -30,16 +30,22 @@ void Arguments::add(nb::handle segment) {
     page_counts.push_back((int64_t)pages.size());
     const int64_t rows = nb::cast<int64_t>(segment.attr("rows"));
     if (rows < 0 || rows > length) throw std::invalid_argument("a segment has fewer tokens than it wants rows.");
-    batch.segments.push_back({first, length, nb::cast<int64_t>(segment.attr("start")), pages.data(), rows, nullptr});
-    for (int64_t row = first + length - rows; row < first + length; ++row) wanted.rows.push_back(row);
+    nb::object scored_object = segment.attr("scored");
+    const int64_t scored = scored_object.is_none() ? rows : nb::cast<int64_t>(scored_object);
+    batch.segments.push_back(
+        {first, length, nb::cast<int64_t>(segment.attr("start")), pages.data(), rows, scored, nullptr});
+    for (int64_t row = 0; row < rows; ++row) {
+        wanted.rows.push_back(first + length - rows + row);
+        wanted.logit_rows.push_back(row < rows - scored ? -1 : wanted.scored++);
+    }
     arrays.push_back(std::move(page_object));
     nb::object choice = segment.attr("choice");
-    if (choice.is_none() || !rows) {
-        all_chosen &= rows == 0;
+    if (choice.is_none() || scored < 1) {
+        all_chosen &= scored < 1;
         return;
     }
-    all_chosen &= rows == 1;
-    wanted.chosen_rows.push_back((int64_t)wanted.rows.size() - 1);
+    all_chosen &= scored == 1;
+    wanted.chosen_rows.push_back(wanted.scored - 1);
     wanted.choices.push_back(read_choice(choice, arrays));
     choosers.push_back((int64_t)batch.segments.size() - 1);
 }
@@ -86,7 +92,7 @@ nb::tuple run(nb::handle self, Store& store, nb::handle segments, nb::handle tab
     }
     nb::object logits = nb::none();
     if (!arguments.all_chosen && wanted.logits)
-        logits = as_array(wanted.logits, {wanted.rows.size(), (size_t)plan.vocabulary()}, self);
+        logits = as_array(wanted.logits, {(size_t)wanted.scored, (size_t)plan.vocabulary()}, self);
     nb::list chosen;
     size_t next = 0;
     for (size_t i = 0; i < arguments.batch.segments.size(); ++i) {
@@ -98,6 +104,20 @@ nb::tuple run(nb::handle self, Store& store, nb::handle segments, nb::handle tab
         }
     }
     return nb::make_tuple(logits, hidden_of(wanted, plan.width()), chosen);
+}
+
+nb::object score(Plan& plan, Rows states) {
+    const size_t rows = states.shape(0), vocabulary = (size_t)plan.vocabulary();
+    if ((int64_t)states.shape(1) != plan.width())
+        throw std::invalid_argument("states of " + std::to_string(states.shape(1)) + " numbers do not fit a width of " +
+                                    std::to_string(plan.width()) + ".");
+    std::vector<float> logits;
+    {
+        WithoutGil released;
+        logits.resize(rows * vocabulary);
+        plan.score(states.data(), (int64_t)rows, logits.data());
+    }
+    return own_array(std::move(logits), {rows, vocabulary});
 }
 
 void linear(Plan& plan, const std::string& source, const std::string& target, const Matrix& matrix,
@@ -229,6 +249,7 @@ void bind_plan(nb::module_& module) {
             plan.head(matrix, to_vector(bias), std::move(norm), last);
         }, nb::arg("matrix"), nb::arg("bias").none(), nb::arg("norm"), nb::kw_only(), nb::arg("last_layer"))
         .def("run", &run, nb::arg("store"), nb::arg("segments"), nb::arg("tables").none(), nb::arg("hidden_layers"))
+        .def("score", &score, nb::arg("states"))
         .def("profile", &profile);
 }
 

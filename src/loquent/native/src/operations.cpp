@@ -201,31 +201,30 @@ private:
 
 class Head : public Operation {
 public:
-    Head(const Matrix& matrix, Vector bias, std::shared_ptr<const Norm> norm, int64_t last_layer)
-        : Operation("head " + shape_of(matrix)), matrix_(matrix), bias_(std::move(bias)), norm_(std::move(norm)),
-          last_layer_(last_layer) {}
+    Head(const Matrix& matrix, std::shared_ptr<const Norm> norm, int64_t last_layer)
+        : Operation("head " + shape_of(matrix)), norm_(std::move(norm)), last_layer_(last_layer) {}
 
     void run(Plan& plan, Step& step) override {
         Wanted& wanted = step.wanted;
         const int64_t rows = (int64_t)wanted.rows.size();
         if (!rows) return;
+        const HeadPart& part = plan.head_part();
         const Buffer& hidden = plan.buffer(0);
         Prepared& prepared = plan.prepared();
-        prepared.reserve(matrix_.kind, rows, matrix_.columns);
+        prepared.reserve(part.matrix.kind, wanted.scored, part.matrix.columns);
         each_row(step.pool, rows, hidden.width, [&](int64_t row) {
             float* normed = hidden.rows + row * hidden.stride;
             normalize(norm_->part(), normed, hidden.width, normed);
-            prepare_row(normed, prepared, row);
+            if (wanted.logit_rows[row] >= 0) prepare_row(normed, prepared, wanted.logit_rows[row]);
         });
         keep_rows(wanted, last_layer_, hidden.width, hidden.rows, hidden.stride, true);
-        wanted.logits = plan.logits(rows);
-        multiply(step.pool, prepared, matrix_, {wanted.logits, plan.vocabulary(), bias_ ? bias_->data() : nullptr},
-                 plan.weights());
+        if (!wanted.scored) return;
+        wanted.logits = plan.logits(wanted.scored);
+        multiply(step.pool, prepared, part.matrix,
+                 {wanted.logits, plan.vocabulary(), part.bias ? part.bias->data() : nullptr}, plan.weights());
     }
 
 private:
-    Matrix matrix_;
-    Vector bias_;
     std::shared_ptr<const Norm> norm_;
     int64_t last_layer_;
 };
@@ -335,10 +334,23 @@ void Plan::head(const Matrix& matrix, Vector bias, std::shared_ptr<const Norm> n
     need_size(bias, vocabulary_, "the head's bias");
     need(norm != nullptr, "the head needs a norm.");
     need_norm(norm, width());
+    need(!head_, "there is a head already.");
     if (!narrowed_) narrow({"hidden"});
     count_weights(matrix);
-    operations_.push_back(std::make_unique<Head>(matrix, std::move(bias), std::move(norm), last_layer));
+    head_ = std::make_unique<HeadPart>(HeadPart{matrix, std::move(bias)});
+    operations_.push_back(std::make_unique<Head>(matrix, std::move(norm), last_layer));
     operations_.push_back(std::make_unique<Choose>());
+}
+
+void Plan::score(const float* states, int64_t rows, float* logits) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    need(head_ != nullptr, "the plan has no head.");
+    if (rows < 1) return;
+    Pool& pool = Pool::shared();
+    prepared_.reserve(head_->matrix.kind, rows, head_->matrix.columns);
+    each_row(pool, rows, width(), [&](int64_t row) { prepare_row(states + row * width(), prepared_, row); });
+    multiply(pool, prepared_, head_->matrix, {logits, vocabulary_, head_->bias ? head_->bias->data() : nullptr},
+             weights_);
 }
 
 }  // namespace loquent

@@ -98,6 +98,9 @@ void Plan::check_segment(const Segment& segment, int64_t page_count, const Store
     if (segment.wanted < 0 || segment.wanted > segment.length)
         throw std::invalid_argument("a segment of " + number(segment.length) + " tokens has no " +
                                     number(segment.wanted) + " rows.");
+    if (segment.scored < 0 || segment.scored > segment.wanted)
+        throw std::invalid_argument("of " + number(segment.wanted) + " rows that a segment wants, " +
+                                    number(segment.scored) + " cannot be scored.");
     if (positions_ >= 0 && stop > positions_)
         throw std::out_of_range("position " + number(stop - 1) + " is past the " + number(positions_) +
                                 " that the model learned.");

@@ -45,13 +45,15 @@ struct Buffer {
 
 /// What a step wants back, and where it is written.
 struct Wanted {
-    std::vector<int64_t> rows;                    // rows of the step that want logits
+    std::vector<int64_t> rows;                    // rows of the step that come back, ascending
+    std::vector<int64_t> logit_rows;              // for each of them its row of the logits, ascending; -1: it wants none
+    int64_t scored = 0;                           // how many rows of logits there are
     std::vector<int64_t> layers;                  // hidden states of these layers for those rows
     std::vector<std::vector<float>> hidden;       // for each layer, (rows, width)
     std::vector<Choice> choices;                  // for the rows `chosen_rows` of the logits
-    std::vector<int64_t> chosen_rows;             // indices into `rows`
+    std::vector<int64_t> chosen_rows;             // of the logits
     std::vector<Chosen> chosen;
-    float* logits = nullptr;                      // (rows, vocabulary), in the plan's memory until its next step
+    float* logits = nullptr;                      // (scored, vocabulary), in the plan's memory until its next step
 };
 
 struct Step {
@@ -61,6 +63,12 @@ struct Step {
     Wanted& wanted;
     int64_t rows;               // of the buffers, that operations work on: all of the batch's, or the wanted ones
     bool narrowed = false;      // whether they are the wanted ones
+};
+
+/// The product that makes logits of normed rows.
+struct HeadPart {
+    Matrix matrix;
+    Vector bias;
 };
 
 class Plan;
@@ -91,7 +99,7 @@ public:
     void attention(const std::string& source, const std::string& target, AttentionPart part, std::vector<Vector> owned);
     void experts(const std::string& source, const std::string& router_logits, const std::string& target,
                  ExpertsPart part);
-    /// From here on only the rows that want logits are worked on: they move to the front of these buffers.
+    /// From here on only the rows that are wanted are worked on: they move to the front of these buffers.
     void narrow(const std::vector<std::string>& buffers);
     void keep(int64_t layer);
     void head(const Matrix& matrix, Vector bias, std::shared_ptr<const Norm> norm, int64_t last_layer);
@@ -99,6 +107,10 @@ public:
     /// Check everything that a step could get wrong, then run it.
     /// Throws std::out_of_range for tokens, positions and pages that are not there, std::invalid_argument otherwise.
     void run(const Batch& batch, const std::vector<int64_t>& page_counts, Store& store, Wanted& wanted);
+
+    /// The logits (rows, vocabulary) of states (rows, width), without the norm. A row's are the same bits as those that
+    /// `run` makes of the same normed state. Throws std::invalid_argument where the plan has no head.
+    void score(const float* states, int64_t rows, float* logits);
 
     struct Timing { std::string name; int64_t calls; double seconds; };
     std::vector<Timing> profile();    // since the last call, which the first starts
@@ -108,6 +120,7 @@ public:
     Prepared& prepared() { return prepared_; }
     const std::vector<RotaryTable>& tables() const { return tables_; }
     float* logits(int64_t rows);
+    const HeadPart& head_part() const { return *head_; }
     Weights weights() const { return weights_; }
     int64_t vocabulary() const { return vocabulary_; }
     int64_t rotaries() const { return rotaries_; }
@@ -129,6 +142,7 @@ private:
     std::vector<AttentionPart> attentions_;       // what steps are checked against
     std::vector<RotaryTable> tables_;
     Prepared prepared_;
+    std::unique_ptr<HeadPart> head_;
     std::shared_ptr<float> memory_, logits_;
     int64_t capacity_ = 0, logits_capacity_ = 0;
     std::mutex mutex_;

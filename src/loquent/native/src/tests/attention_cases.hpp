@@ -112,7 +112,7 @@ public:
         for (size_t i = 0; i < counts.size(); ++i) {
             if (!counts[i]) continue;
             const Sequence& sequence = sequences[i];
-            batch.segments.push_back({batch.rows, counts[i], sequence.done, sequence.pages.data(), 0, &table});
+            batch.segments.push_back({batch.rows, counts[i], sequence.done, sequence.pages.data(), 0, 0, &table});
             for (int64_t token = sequence.done; token < sequence.done + counts[i]; ++token) {
                 const auto begin = sequence.qkv.begin() + token * columns;
                 qkv.insert(qkv.end(), begin, begin + columns);

@@ -34,7 +34,7 @@ inline double time_step(const Shape& shape, int threads, int64_t batch, int64_t 
     Batch step{};
     const int64_t table = 0;
     for (const Sequence& sequence : world.sequences) {
-        step.segments.push_back({step.rows, length, start, sequence.pages.data(), 0, &table});
+        step.segments.push_back({step.rows, length, start, sequence.pages.data(), 0, 0, &table});
         step.rows += length;
     }
     std::vector<RotaryTable> tables(1, RotaryTable(layer.frequencies, 1.0f));
