@@ -227,10 +227,10 @@ def test_a_strategy_that_reads_wrongly_fails_alone() -> None:
 
     for reads, message in (
         (closed, "had closed"),
-        (twice, "each of them once"),
+        (twice, "each sequence once"),
         (no_tokens, "read no tokens"),
         (unknown, "wants 'everything'"),
-        (lambda task: [], "one sequence or more"),
+        (lambda task: [], "one thing or more"),
     ):
 
         def strategy(task: Task, reads: Any = reads) -> Strategy:

@@ -58,7 +58,7 @@ def test_who_waits_goes_on_when_the_prompt_ahead_ends_early(how: str) -> None:
     found = finish(engine, *waiting)
     assert found == [alone([*START, token], replace(SAMPLE, seed=token)) for token in (6, 7)]
     assert engine._main._sharing is not None
-    engine._schedule()
+    engine._main._sharing.begin([])
     assert not engine._main._sharing._reading
     assert not engine._main._sharing._reader_of
     assert_nothing_held(engine)

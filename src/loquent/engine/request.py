@@ -184,7 +184,7 @@ def _check_read(read: Read) -> None:
         raise ValueError("a strategy has read no tokens; a read needs one or more")
     for want in read.wants:
         if type(want) not in WANTS:
-            known = ", ".join(want.__name__ for want in WANTS)
+            known = ", ".join(known.__name__ for known in WANTS)
             raise ValueError(f"a strategy wants {want!r}; it can want {known}")
         if want.rows(count) > count:
             raise ValueError(f"a strategy wants {want!r} of a read of {count} tokens")
