@@ -60,6 +60,17 @@ class Top(LastRow):
 
 
 @dataclass(frozen=True)
+class Likeliest(LastRow):
+    """The `count` next tokens that are most probable once rules have acted on the logits.
+
+    `Top` differs where a rule is not the same on log-probabilities, as the repetition penalty is not; its scores need
+    not add up to probabilities. Answer: Candidates, whose scores are log-probabilities.
+    """
+
+    count: int
+
+
+@dataclass(frozen=True)
 class Draws(LastRow):
     """`count` different next tokens, drawn one after another by their log-probabilities after the rules.
 
@@ -159,7 +170,7 @@ class Verify(Want):
         return len(self.proposals) + 1
 
 
-WANTS: tuple[type[Want], ...] = (Next, Top, Draws, Scores, Likelihood, Hidden, Rows, Propose, Verify)
+WANTS: tuple[type[Want], ...] = (Next, Top, Likeliest, Draws, Scores, Likelihood, Hidden, Rows, Propose, Verify)
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,7 @@ from loquent.decoding.random import Purpose, uniform
 from loquent.decoding.rules import Context, apply_rules
 from loquent.decoding.selection import best, different, drawn, most_likely
 from loquent.decoding.verification import verdicts
-from loquent.decoding.wants import Candidates, Draws, Next, Proposal, Propose, Scores, Top, Verify
+from loquent.decoding.wants import Candidates, Draws, Likeliest, Next, Proposal, Propose, Scores, Top, Verify
 from loquent.engine.request import Asked
 from loquent.errors import ArgumentError
 
@@ -111,6 +111,13 @@ def _top(rows: list[Row], logits: Array) -> list[Any]:
     ]
 
 
+def _likeliest(rows: list[Row], logits: Array) -> list[Any]:
+    scores = _processed(rows, logits, normalized=False)
+    _check(scores, np.ones(len(rows), np.bool_))
+    wants = [row.asked.want for row in rows]
+    return best(log_softmax(scores), [want.count for want in wants if isinstance(want, Likeliest)])
+
+
 def _named(scores: Array, row: int, tokens: tuple[int, ...]) -> NDArray[np.float64]:
     """The scores of some tokens of a row."""
     return to_numpy(scores[row, :][beside(scores, tokens)]).astype(np.float64)
@@ -179,6 +186,7 @@ def _verdicts(rows: list[Row], logits: Array) -> list[Any]:
 ANSWERS: dict[type, Callable[[list[Row], Array], list[Any]]] = {
     Next: _next,
     Top: _top,
+    Likeliest: _likeliest,
     Draws: _draws,
     Scores: _scores,
     Propose: _proposals,

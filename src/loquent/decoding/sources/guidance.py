@@ -1,0 +1,49 @@
+"""Classifier-free guidance: away from what a negative prompt would be continued with (Sanchez et al., 2023).
+
+    score(v) = log u(v) + scale * (log p(v) - log u(v)),  p behind the prompt, u behind the negative prompt
+
+arXiv:2306.17806. Each sequence has a shadow that begins with the negative prompt and goes on with the same tokens.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loquent.decoding.arrays import Array, log_softmax, namespace
+from loquent.decoding.sources.base import Place, Source
+from loquent.decoding.task import Read, Task
+from loquent.decoding.wants import Block, Rows
+
+
+@dataclass(frozen=True, eq=False)
+class Guidance(Source):
+    """Guides by `scale`; 1 changes nothing, 0 leaves the `negative` prompt (n,), n >= 1, alone."""
+
+    scale: float
+    negative: NDArray[np.int64]
+
+    def reads(self, task: Task, read: Read, rows: int) -> list[Read]:
+        """What the shadow lacks of the negative prompt and the tokens behind the prompt."""
+        sequence, prompt = read.sequence, len(task.prompt)
+        behind = len(sequence) + len(read.tokens)
+        if behind - rows + 1 < prompt:
+            raise ValueError(f"guidance knows no scores before the prompt's end, of {prompt} tokens")
+        if sequence.shadow is None:
+            sequence.shadow = task.open(prompt=len(self.negative))
+        new = np.concatenate([sequence.tokens, read.tokens])[prompt:]
+        unread = np.concatenate([self.negative, new])[len(sequence.shadow) :]
+        return [Read(sequence.shadow, unread, Rows(rows))]
+
+    def logits(self, task: Task, place: Place, block: Block, beside: list[Any]) -> Array:
+        """Both, as far apart as the scale says."""
+        [shadow] = beside
+        xp = namespace(block.logits)
+        wanted, unwanted = log_softmax(block.logits), log_softmax(shadow.logits)
+        dropped = wanted == -math.inf  # by an earlier source, and for good, whatever the scale
+        guided = unwanted + self.scale * (xp.where(dropped, unwanted, wanted) - unwanted)
+        return xp.where(dropped, wanted, guided)
