@@ -219,7 +219,7 @@ def test_heads_are_asked_for_by_several_threads_while_others_run() -> None:
 @pytest.mark.parametrize("shape", [(2, WIDTH + 1), (2, WIDTH - 1), (WIDTH,), (1, 2, WIDTH), (3, 0), ()], ids=str)
 def test_states_of_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
     states = np.zeros(shape, np.float32)
-    with pytest.raises(ValueError, match=f"not .rows, {WIDTH}"):
+    with pytest.raises(ValueError, match=rf"not \(rows, {WIDTH}\)"):
         backend_of("llama").head(states)
     with pytest.raises((ValueError, TypeError)):
         backend_of("llama")._made.lowered.plan.score(states)
