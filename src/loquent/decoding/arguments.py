@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -11,9 +11,10 @@ from typing import Any
 from loquent.config.generation import GenerationConfig
 from loquent.decoding.random import branch_seed
 from loquent.decoding.rule_arguments import rules_of
+from loquent.decoding.source_arguments import sources_of
 from loquent.decoding.stop_strings import StopStrings
 from loquent.decoding.stopping import Stopping
-from loquent.decoding.strategies import beam_search, one_by_one
+from loquent.decoding.strategies import beam_search, contrastive_search, one_by_one
 from loquent.decoding.surroundings import Surroundings, as_tuple
 from loquent.decoding.task import Decoding, Strategy, Task
 from loquent.errors import ArgumentError, ContextLengthError
@@ -21,13 +22,10 @@ from loquent.errors import ArgumentError, ContextLengthError
 # Field -> the value that leaves it off. Each selects a strategy or an output that this version does not have yet.
 _NOT_YET: dict[str, Any] = {
     "num_beam_groups": 1,
-    "penalty_alpha": None,
-    "dola_layers": None,
     "constraints": None,
     "force_words_ids": None,
     "prompt_lookup_num_tokens": None,
     "assistant_early_exit": None,
-    "guidance_scale": None,
     "token_healing": False,
     "typical_p": 1.0,
     "epsilon_cutoff": 0.0,
@@ -45,7 +43,7 @@ _NOT_YET: dict[str, Any] = {
     "output_logits": None,
 }
 # Further values that leave a field off.
-_OFF_TOO: dict[str, Any] = {"guidance_scale": 1.0, "output_logits": False, "penalty_alpha": 0.0}
+_OFF_TOO: dict[str, Any] = {"output_logits": False}
 
 
 def resolve(config: GenerationConfig, prompt: Sequence[int], seed: int, around: Surroundings) -> list[Decoding]:
@@ -58,7 +56,8 @@ def resolve(config: GenerationConfig, prompt: Sequence[int], seed: int, around: 
     _check_supported(config)
     _check_prompt(prompt, around)
     sampled, beams = config.do_sample and config.temperature != 0, config.num_beams > 1
-    new_tokens = max_new_tokens(config, len(prompt), around)
+    candidates, sourced = _candidates(config), sources_of(config, prompt, around)
+    new_tokens = max_new_tokens(config, len(prompt), around, sourced.shadow, unread=0 if candidates else 1)
     branches = 1 if beams else config.num_return_sequences
     if branches > 1 and not sampled:
         raise ArgumentError(
@@ -73,22 +72,33 @@ def resolve(config: GenerationConfig, prompt: Sequence[int], seed: int, around: 
             length_penalty=config.length_penalty,
             early_stopping=config.early_stopping,
         )
+    elif candidates:
+        strategy = partial(contrastive_search, alpha=config.penalty_alpha or 0.0, count=candidates, layer=around.layers)
+    read = max(len(prompt), sourced.shadow) + new_tokens - (0 if candidates else 1)
     decoding = Decoding(
         strategy=strategy,
         stopping=_stopping(config, new_tokens, around),
         rules=tuple(rules_of(config, len(prompt), new_tokens, sampled, around)),
         sampled=sampled,
         returned=config.num_return_sequences if beams else 1,
-        branches=config.num_beams,
-        context=_sliding_context(config, len(prompt) + new_tokens - 1, around),
+        branches=min(candidates, around.vocabulary) or config.num_beams,
+        own_tokens=1 if candidates else 0,
+        source=sourced.source,
+        shadow=sourced.shadow,
+        context=_sliding_context(config, read, around),
     )
     return [replace(decoding, seed=branch_seed(seed, branch)) for branch in range(branches)]
 
 
-def max_new_tokens(config: GenerationConfig, prompt: int, around: Surroundings) -> int:
-    """How many tokens may follow a prompt of `prompt` tokens; the unset default takes what positions are left."""
-    # The last new token is never read, so it needs no position.
-    room = None if around.max_positions is None or around.slide else around.max_positions - prompt + 1
+def max_new_tokens(
+    config: GenerationConfig, prompt: int, around: Surroundings, negative: int = 0, unread: int = 1
+) -> int:
+    """How many tokens may follow a prompt of `prompt` tokens; the unset default takes what positions are left.
+
+    They follow a negative prompt of `negative` tokens too. The last `unread` ones are never read, and need no position.
+    """
+    longest = max(prompt, negative)
+    room = None if around.max_positions is None or around.slide else around.max_positions - longest + unread
     if config.max_new_tokens is not None:
         wanted, argument = config.max_new_tokens, f"max_new_tokens={config.max_new_tokens}"
     elif config.was_set("max_length"):
@@ -103,9 +113,9 @@ def max_new_tokens(config: GenerationConfig, prompt: int, around: Surroundings) 
         argument = f"the default of {wanted} new tokens"
     if room is not None and wanted > room:
         raise ContextLengthError(
-            f"The prompt's {prompt} tokens and {argument} exceed the model's {around.max_positions} positions. "
-            f"Ask for at most {max(room, 0)} new tokens, shorten the prompt, or pass "
-            'context_overflow="slide" to drop the oldest tokens.'
+            f"The {'negative ' if negative > prompt else ''}prompt's {longest} tokens and {argument} exceed the "
+            f"model's {around.max_positions} positions. Ask for at most {max(room, 0)} new tokens, shorten the prompt, "
+            'or pass context_overflow="slide" to drop the oldest tokens.'
         )
     return wanted
 
@@ -114,13 +124,44 @@ def _sliding_context(config: GenerationConfig, read: int, around: Surroundings) 
     """The positions over which a request that reads `read` tokens slides, None where it fits into them."""
     if not around.slide or around.max_positions is None or read <= around.max_positions:
         return None
-    if config.num_beams > 1:
+    fixed = next((f"{name}={getattr(config, name)}" for name in _whole_contexts(config)), None)
+    if fixed:
         raise ContextLengthError(
-            f"The prompt and its new tokens take {read} positions, the model has {around.max_positions}, and "
-            f'num_beams={config.num_beams} does not go with context_overflow="slide". Ask for fewer tokens, or pass '
-            "num_beams=1."
+            f"The prompt and its new tokens take {read} positions, the model has {around.max_positions}, and {fixed} "
+            'does not go with context_overflow="slide". Ask for fewer tokens, or leave it out.'
         )
     return around.max_positions
+
+
+def _whole_contexts(config: GenerationConfig) -> Iterator[str]:
+    """The arguments that choose what needs all of its context."""
+    if config.num_beams > 1:
+        yield "num_beams"
+    if _candidates(config):
+        yield "penalty_alpha"
+    if config.guidance_scale not in (None, 1):
+        yield "guidance_scale"
+
+
+def _candidates(config: GenerationConfig) -> int:
+    """How many tokens contrastive search compares; 0: it is not asked for, or has no choice.
+
+    Raises:
+        ArgumentError: the number of candidates is missing, or there are beams.
+    """
+    if not config.penalty_alpha or config.do_sample:
+        return 0
+    if not config.top_k:
+        raise ArgumentError(
+            f"penalty_alpha={config.penalty_alpha} with top_k={config.top_k} compares no number of tokens. Pass top_k, "
+            "such as 4."
+        )
+    if config.num_beams > 1:
+        raise ArgumentError(
+            f"penalty_alpha={config.penalty_alpha} (contrastive search) does not go with num_beams={config.num_beams}. "
+            "Leave one of them out."
+        )
+    return config.top_k if config.top_k > 1 else 0
 
 
 def _check_supported(config: GenerationConfig) -> None:

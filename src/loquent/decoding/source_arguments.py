@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from loquent.config.generation import GenerationConfig
 from loquent.decoding.sources import DoLa, Guidance, Source, candidate_layers, scored_by
@@ -21,8 +21,8 @@ class Sourced(NamedTuple):
     shadow: int = 0  # how many tokens the prompts of shadows have
 
 
-def sources_of(config: GenerationConfig, prompt: NDArray[np.int64], around: Surroundings) -> Sourced:
-    """The sources that a config asks for, for one prompt (n,).
+def sources_of(config: GenerationConfig, prompt: Sequence[int], around: Surroundings) -> Sourced:
+    """The sources that a config asks for, for one prompt.
 
     Guidance acts on what DoLa leaves; its negative prompt is scored by the whole model alone, as in transformers.
 
@@ -40,6 +40,12 @@ def sources_of(config: GenerationConfig, prompt: NDArray[np.int64], around: Surr
         )
     if scale is None or scale == 1:
         return Sourced(partial(scored_by, tuple(sources)) if sources else None)
-    negative = prompt[-1:] if negative is None else negative
+    negative = np.array(prompt[-1:], np.int64) if negative is None else negative
+    bad = next((token for token in negative.tolist() if not 0 <= token < around.vocabulary), None)
+    if bad is not None:
+        raise ArgumentError(
+            f"negative_prompt_ids has the token {bad}, and the model's vocabulary is 0 to {around.vocabulary - 1}. "
+            "Use the model's own tokenizer."
+        )
     sources.append(Guidance(scale, negative))
     return Sourced(partial(scored_by, tuple(sources)), len(negative))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from loquent.config import GenerationConfig
@@ -13,7 +13,7 @@ from loquent.decoding.task import Hypothesis
 from loquent.engine import Engine, Handle
 from loquent.errors import ArgumentError
 from loquent.generation.binding import Bound, engine_of
-from loquent.generation.prompts import INPUT_NAMES, Prompts, pad_token, read_prompts
+from loquent.generation.prompts import INPUT_NAMES, Prompts, pad_token, read_negative_prompts, read_prompts
 from loquent.generation.results import tensor_like
 from loquent.generation.settings import callables, merged, row_seeds
 
@@ -120,6 +120,8 @@ def start(
     tokenizer: Any = None,
     stopping_criteria: Any = None,
     logits_processor: Any = None,
+    negative_prompt_ids: Any = None,
+    negative_prompt_attention_mask: Any = None,
     context_overflow: str = "error",
     default_new_tokens: int = DEFAULT_NEW_TOKENS,
     **kwargs: Any,
@@ -135,10 +137,13 @@ def start(
     config = merged(model.generation_config, generation_config, arguments)
     prompts = read_prompts(inputs, named, config, model.gives_tensors)
     seeds = row_seeds(seed, config, len(prompts.rows))
+    negative = read_negative_prompts(negative_prompt_ids, negative_prompt_attention_mask, config, len(prompts.rows))
     engine = engine_of(model)
     around = Surroundings(
         vocabulary=engine.backend.vocabulary,
         max_positions=engine.backend.max_positions,
+        layers=engine.backend.layers,
+        tied=engine.backend.tied,
         tokenizer=tokenizer,
         processors=callables(logits_processor, "logits_processor"),
         criteria=callables(stopping_criteria, "stopping_criteria"),
@@ -148,8 +153,8 @@ def start(
     )
     pairs = [
         (prompt, decoding)
-        for prompt, row_seed in zip(prompts.rows, seeds)
-        for decoding in resolve(config, prompt.tolist(), row_seed, around)
+        for prompt, row_seed, other in zip(prompts.rows, seeds, negative)
+        for decoding in resolve(config, prompt.tolist(), row_seed, replace(around, negative_prompt=other))
     ]
     engine.refresh()
     run = Run(engine, [], prompts, config, config.num_return_sequences)

@@ -14,14 +14,14 @@ from loquent.errors import ArgumentError, hint
 _ARGUMENTS = frozenset(
     {
         *("attention_mask", "context_overflow", "generation_config", "input_ids", "logits_processor", "seed"),
-        *("stopping_criteria", "streamer", "tokenizer"),
+        *("negative_prompt_attention_mask", "negative_prompt_ids", "stopping_criteria", "streamer", "tokenizer"),
     }
 )
 # Arguments of transformers that this version does not have yet; None and False ask for nothing.
 _NOT_YET = frozenset(
     {
-        *("assistant_model", "assistant_tokenizer", "custom_generate", "negative_prompt_attention_mask"),
-        *("negative_prompt_ids", "prefix_allowed_tokens_fn", "synced_gpus", "use_model_defaults"),
+        *("assistant_model", "assistant_tokenizer", "custom_generate"),
+        *("prefix_allowed_tokens_fn", "synced_gpus", "use_model_defaults"),
     }
 )
 

@@ -8,7 +8,18 @@ from typing import Any
 
 from loquent.decoding.arrays import Array
 from loquent.decoding.task import Read, Task
+from loquent.decoding.trace import LayerChosen
 from loquent.decoding.wants import Block
+
+
+@dataclass(eq=False)
+class Part:
+    """What a read gives of a source's rows."""
+
+    block: Block  # the strategy's rows, as earlier sources have changed them
+    beside: list[Any]  # the answers to the source's own reads
+    step: int = 0  # how many generated tokens the first row is behind
+    events: list[LayerChosen] | None = None  # takes what there is to tell, where somebody listens
 
 
 class Source(ABC):
@@ -24,20 +35,5 @@ class Source(ABC):
         return []
 
     @abstractmethod
-    def logits(self, task: Task, place: Place, block: Block, beside: list[Any]) -> Array:
-        """What takes the place of a block's logits, (rows, vocabulary).
-
-        Args:
-            task: the request's.
-            place: where the block is.
-            block: what came of the strategy's read, as earlier sources have changed it.
-            beside: the answers to `reads`.
-        """
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a block's rows are: the read's number among the strategy's, and how many tokens the first is behind."""
-
-    lane: int
-    length: int
+    def logits(self, part: Part) -> Array:
+        """What takes the place of the block's logits, (rows, vocabulary)."""

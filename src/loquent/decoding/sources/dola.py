@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from loquent.decoding.arrays import Array, beside, log_softmax, namespace, to_numpy
-from loquent.decoding.sources.base import Place, Source
-from loquent.decoding.task import Task
-from loquent.decoding.wants import Block
+from loquent.decoding.sources.base import Part, Source
+from loquent.decoding.trace import LayerChosen
 from loquent.errors import ArgumentError
 
 _DEEP = 40  # more layers than this are not all candidates
@@ -41,19 +40,25 @@ class DoLa(Source):
         """The candidates."""
         return self.layers
 
-    def logits(self, task: Task, place: Place, block: Block, beside: list[Any]) -> Array:
+    def logits(self, part: Part) -> Array:
         """The contrast."""
-        xp = namespace(block.logits)
-        last, early = log_softmax(block.logits), [log_softmax(block.lenses[layer]) for layer in self.layers]
-        chosen = np.zeros(last.shape[0], np.int64)
+        xp, lenses = namespace(part.block.logits), part.block.lenses
+        last, early = log_softmax(part.block.logits), [log_softmax(lenses[layer]) for layer in self.layers]
+        divergences = np.zeros((last.shape[0], len(early)))
         if len(early) > 1:
-            divergences = np.stack([_divergences(last, one) for one in early], axis=1)  # (rows, layers)
-            chosen = np.round(divergences, _DECIMALS).argmax(axis=1)
+            divergences = np.stack([_divergences(last, one) for one in early], axis=1)
+        chosen = np.round(divergences, _DECIMALS).argmax(axis=1)
+        if part.events is not None:
+            part.events += [self._event(part.step + row, *pair) for row, pair in enumerate(zip(chosen, divergences))]
         base = early[0]
         for index in range(1, len(early)):
             base = xp.where(_mask(last, chosen == index), early[index], base)
         least = xp.max(last, axis=-1, keepdims=True) + math.log(self.relative_top)
         return xp.where(last < least, xp.full_like(last, -math.inf), last - base)
+
+    def _event(self, step: int, chosen: int, divergences: NDArray[np.float64]) -> LayerChosen:
+        told = tuple(zip(self.layers, divergences.tolist())) if len(self.layers) > 1 else ()
+        return LayerChosen(step, self.layers[chosen], told)
 
 
 def _divergences(last: Array, early: Array) -> NDArray[np.float64]:
@@ -85,7 +90,9 @@ def candidate_layers(asked: Literal["low", "high"] | list[int], layers: int, tie
     if asked == "high":
         return tuple(range(layers // 2 if layers <= _DEEP else layers - _MOST, layers, 2))
     if not asked:
-        raise ArgumentError('dola_layers=[] names no layer. Pass "low", "high", or at least one layer, or leave it out.')
+        raise ArgumentError(
+            'dola_layers=[] names no layer. Pass "low", "high", or at least one layer, or leave it out.'
+        )
     bad = [layer for layer in asked if not 0 <= layer < layers]
     if bad:
         raise ArgumentError(

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from loquent.decoding.arrays import Array, log_softmax, namespace
-from loquent.decoding.sources.base import Place, Source
+from loquent.decoding.sources.base import Part, Source
 from loquent.decoding.task import Read, Task
-from loquent.decoding.wants import Block, Rows
+from loquent.decoding.wants import Rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,11 +38,10 @@ class Guidance(Source):
         unread = np.concatenate([self.negative, new])[len(sequence.shadow) :]
         return [Read(sequence.shadow, unread, Rows(rows))]
 
-    def logits(self, task: Task, place: Place, block: Block, beside: list[Any]) -> Array:
+    def logits(self, part: Part) -> Array:
         """Both, as far apart as the scale says."""
-        [shadow] = beside
-        xp = namespace(block.logits)
-        wanted, unwanted = log_softmax(block.logits), log_softmax(shadow.logits)
+        [shadow], xp = part.beside, namespace(part.block.logits)
+        wanted, unwanted = log_softmax(part.block.logits), log_softmax(shadow.logits)
         dropped = wanted == -math.inf  # by an earlier source, and for good, whatever the scale
         guided = unwanted + self.scale * (xp.where(dropped, unwanted, wanted) - unwanted)
         return xp.where(dropped, wanted, guided)

@@ -8,7 +8,9 @@ them in one pass; that pass also says what may follow the one that is kept.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence as Items
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +18,7 @@ from numpy.typing import NDArray
 from loquent.cache import Sequence
 from loquent.decoding.arrays import Array, namespace, placed, to_numpy
 from loquent.decoding.task import Read, Select, Strategy, Task
+from loquent.decoding.trace import Contrast, Contrasted, Fate
 from loquent.decoding.wants import Candidates, Hidden, Likeliest, Rows
 
 # Values that agree to so many decimals count as equal, and the likelier token is taken: products of float32 numbers
@@ -25,19 +28,23 @@ _DECIMALS = 6
 
 def contrastive_search(task: Task, *, alpha: float, count: int, layer: int) -> Strategy:
     """Commits the best of `count` candidates at each place; `layer` is the model's last, whose states are compared."""
-    sequence, ranked = task.open(), Likeliest(count)
+    sequence, ranked, score = task.open(), Likeliest(count), 0.0
     [(candidates, states)] = yield [Read(sequence, task.prompt, (ranked, Hidden((layer,), every=True)))]
     past = Past(states[layer])
     while True:
-        tokens, probabilities = _possible(candidates)
+        candidates = _possible(candidates)
+        tokens, probabilities = candidates.tokens.tolist(), np.exp(candidates.scores)
         forks = [sequence, *[sequence.fork() for _ in tokens[1:]]]
         answers = yield [Read(fork, [token], (Rows(), Hidden((layer,)))) for fork, token in zip(forks, tokens)]
-        found = namespace(states[layer]).concat([hidden[layer] for _, hidden in answers], axis=0)
-        penalties = past.similarity(found)
+        penalties = past.similarity([states[layer] for _, states in answers])
         values = np.round((1 - alpha) * probabilities - alpha * penalties, _DECIMALS)
         kept = int(values.argmax())
-        sequence, [block, states] = _keep(forks, kept), answers[kept]
-        if task.commit(tokens[kept : kept + 1]):
+        sequence, (block, states) = _keep(forks, kept), answers[kept]
+        ended = task.commit([tokens[kept]])
+        if task.note:
+            task.note(_contrasted(task, candidates, penalties, values, kept, score))
+            score += float(candidates.scores[kept])
+        if ended:
             return
         past.add(states[layer])
         [candidates] = yield [Select(sequence, block, ranked)]
@@ -53,10 +60,11 @@ class Past:
     def __init__(self, states: Array) -> None:
         self._rows, self._count = _directions(states), int(states.shape[0])
 
-    def similarity(self, states: Array) -> NDArray[np.float64]:
-        """The largest cosine of each of some states (rows, width) with any of the past, (rows,)."""
-        cosines = _directions(states) @ self._rows[: self._count, :].T  # (rows, tokens)
-        largest: NDArray[np.float64] = to_numpy(namespace(states).max(cosines, axis=-1)).astype(np.float64)
+    def similarity(self, states: Items[Array]) -> NDArray[np.float64]:
+        """The largest cosine of each of some states (1, width) with any of the past, (states,)."""
+        xp = namespace(self._rows)
+        cosines = _directions(xp.concat(states, axis=0)) @ self._rows[: self._count, :].T  # (states, tokens)
+        largest: NDArray[np.float64] = to_numpy(xp.max(cosines, axis=-1)).astype(np.float64)
         return largest
 
     def add(self, states: Array) -> None:
@@ -75,11 +83,10 @@ def _directions(states: Array) -> Array:
     return wide / xp.maximum(lengths, xp.full_like(lengths, 1e-30))
 
 
-def _possible(candidates: Candidates) -> tuple[list[int], NDArray[np.float64]]:
-    """The candidates that rules leave any probability, and what it is."""
-    probabilities = np.exp(candidates.scores)
-    possible = probabilities > 0
-    return candidates.tokens[possible].tolist(), probabilities[possible]
+def _possible(candidates: Candidates) -> Candidates:
+    """The candidates that rules leave any probability."""
+    possible = np.exp(candidates.scores) > 0
+    return Candidates(candidates.tokens[possible], candidates.scores[possible])
 
 
 def _keep(forks: Items[Sequence], kept: int) -> Sequence:
@@ -88,3 +95,30 @@ def _keep(forks: Items[Sequence], kept: int) -> Sequence:
         if index != kept:
             fork.close()
     return forks[kept]
+
+
+def _contrasted(
+    task: Task,
+    candidates: Candidates,
+    penalties: NDArray[np.float64],
+    values: NDArray[np.float64],
+    kept: int,
+    before: float,
+) -> Contrasted:
+    """What the trace tells of the token that has just been committed; `before` is the score without it."""
+    columns = zip(candidates.tokens.tolist(), candidates.scores.tolist(), penalties.tolist(), values.tolist())
+    nodes = [
+        Contrast(
+            token=token,
+            log_probability=gain,
+            score=before + gain,
+            fate="pruned",
+            probability=math.exp(gain),
+            penalty=penalty,
+            value=value,
+        )
+        for token, gain, penalty, value in columns
+    ]
+    fate: Fate = "finished" if task.reason else "kept"
+    nodes[kept] = replace(nodes[kept], fate=fate, lane=None if task.reason else 0, reason=task.reason)
+    return Contrasted(len(task.output) - 1, tuple(nodes))
