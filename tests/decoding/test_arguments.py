@@ -105,13 +105,10 @@ def test_equal_sequences_are_refused() -> None:
     "asked",
     [
         {"num_beams": 2, "num_beam_groups": 2, "diversity_penalty": 0.5},
-        {"penalty_alpha": 0.6, "top_k": 4},
-        {"dola_layers": "high"},
         {"constraints": [object()], "num_beams": 2},
         {"force_words_ids": [[1]], "num_beams": 2},
         {"prompt_lookup_num_tokens": 3},
         {"assistant_early_exit": 2},
-        {"guidance_scale": 1.5},
         {"token_healing": True},
         {"do_sample": True, "typical_p": 0.5},
         {"do_sample": True, "epsilon_cutoff": 0.1},

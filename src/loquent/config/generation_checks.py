@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
@@ -28,7 +27,6 @@ _CUTOFF: tuple[Callable[[Any], bool], str] = (lambda value: 0 <= value < 1, "a n
 _POSITIVE: tuple[Callable[[Any], bool], str] = (lambda value: value > 0, "a number above 0")
 
 _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "guidance_scale": (math.isfinite, "a finite number"),
     "max_length": _COUNT,
     "max_new_tokens": _COUNT,
     "min_length": _COUNT_OR_NONE,
