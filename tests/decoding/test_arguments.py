@@ -112,7 +112,6 @@ def test_equal_sequences_are_refused() -> None:
         {"prompt_lookup_num_tokens": 3},
         {"assistant_early_exit": 2},
         {"guidance_scale": 1.5},
-        {"token_healing": True},
         {"do_sample": True, "typical_p": 0.5},
         {"do_sample": True, "epsilon_cutoff": 0.1},
         {"do_sample": True, "eta_cutoff": 0.1},

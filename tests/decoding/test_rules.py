@@ -22,6 +22,7 @@ from loquent.decoding.rules import (
     ForcedBegin,
     ForcedEnd,
     Grammar,
+    Heal,
     MinLength,
     MinP,
     NoRepeatNgrams,
@@ -204,8 +205,8 @@ def test_the_order_is_that_of_transformers() -> None:
         "MinPLogitsWarper": MinP,
     }
     order = list(dict.fromkeys(names[type(processor).__name__] for processor in made))
-    assert order == [rule for rule in ORDER if rule not in (Custom, Grammar)]
-    assert ORDER.index(Custom) == ORDER.index(Temperature) - 2  # where transformers merges a caller's own
+    assert order == [rule for rule in ORDER if rule not in (Custom, Heal, Grammar)]
+    assert ORDER.index(Custom) == ORDER.index(Temperature) - 3  # where transformers merges a caller's own
 
 
 @settings(max_examples=100, deadline=None)

@@ -10,6 +10,7 @@ from loquent.decoding.rules.base import Context, Rule
 from loquent.decoding.rules.custom import Custom
 from loquent.decoding.rules.forced import ForcedBegin, ForcedEnd
 from loquent.decoding.rules.grammar import Grammar
+from loquent.decoding.rules.healing import Heal
 from loquent.decoding.rules.min_p import MinP
 from loquent.decoding.rules.ngrams import NoRepeatNgrams
 from loquent.decoding.rules.repetition import RepetitionPenalty
@@ -21,7 +22,7 @@ from loquent.decoding.rules.top_p import TopP
 ORDER: tuple[type[Rule], ...] = (
     *(RepetitionPenalty, NoRepeatNgrams, BadWords, MinLength, ForcedBegin, ForcedEnd, Suppress, SuppressAtBegin),
     Custom,
-    Grammar,  # behind all that bans or forces tokens, so that nothing puts one back
+    *(Heal, Grammar),  # behind all that bans or forces tokens, so that nothing puts one back
     *(Temperature, TopK, TopP, MinP),
 )
 """The order in which rules act, whatever the order in which they were given; it is transformers'."""
@@ -34,6 +35,7 @@ __all__ = [
     "ForcedBegin",
     "ForcedEnd",
     "Grammar",
+    "Heal",
     "MinLength",
     "MinP",
     "NoRepeatNgrams",
