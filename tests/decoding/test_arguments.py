@@ -109,7 +109,6 @@ def test_equal_sequences_are_refused() -> None:
         {"force_words_ids": [[1]], "num_beams": 2},
         {"prompt_lookup_num_tokens": 3},
         {"assistant_early_exit": 2},
-        {"token_healing": True},
         {"do_sample": True, "typical_p": 0.5},
         {"do_sample": True, "epsilon_cutoff": 0.1},
         {"do_sample": True, "eta_cutoff": 0.1},

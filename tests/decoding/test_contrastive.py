@@ -220,7 +220,7 @@ def test_the_trace_tells_the_candidates() -> None:
 def test_the_last_token_is_read_too(llama_pair: MakePair) -> None:
     ours, _ = llama_pair(0)
     assert len(ours_alone(ours, [5] * 60, {"max_new_tokens": 4})) == 64
-    with pytest.raises(ContextLengthError, match=r"max_new_tokens=5 exceed the model's 64 positions. Ask for at most 4"):
+    with pytest.raises(ContextLengthError, match=r"max_new_tokens=5 exceed.* 64 positions. Ask for at most 4"):
         ours_alone(ours, [5] * 60, {"max_new_tokens": 5})
     assert len(ours.generate([[5] * 60], penalty_alpha=0.6, top_k=4)[0]) == 64
     with pytest.raises(ContextLengthError, match=r"penalty_alpha=0.6 does not go with context_overflow"):

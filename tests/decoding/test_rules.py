@@ -21,6 +21,8 @@ from loquent.decoding.rules import (
     Custom,
     ForcedBegin,
     ForcedEnd,
+    Grammar,
+    Heal,
     MinLength,
     MinP,
     NoRepeatNgrams,
@@ -203,8 +205,8 @@ def test_the_order_is_that_of_transformers() -> None:
         "MinPLogitsWarper": MinP,
     }
     order = list(dict.fromkeys(names[type(processor).__name__] for processor in made))
-    assert order == [rule for rule in ORDER if rule is not Custom]
-    assert ORDER.index(Custom) == ORDER.index(Temperature) - 1  # where transformers merges a caller's own
+    assert order == [rule for rule in ORDER if rule not in (Custom, Heal, Grammar)]
+    assert ORDER.index(Custom) == ORDER.index(Temperature) - 3  # where transformers merges a caller's own
 
 
 @settings(max_examples=100, deadline=None)

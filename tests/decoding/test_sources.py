@@ -17,7 +17,7 @@ from decoding.pairs import MakePair
 from engine.toy import ToyBackend
 from loquent import ArgumentError, ContextLengthError
 from loquent.decoding.random import Purpose, uniform
-from loquent.decoding.rules import Temperature
+from loquent.decoding.rules import Suppress, Temperature
 from loquent.decoding.sources import DoLa, Guidance, Source, candidate_layers, scored_by
 from loquent.decoding.stopping import Stopping
 from loquent.decoding.strategies import beam_search, contrastive_search, one_by_one
@@ -37,8 +37,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "embeddings": {"dola_layers": [0]},
     "both": {"dola_layers": [0, 1]},
     "both, repetition": {"dola_layers": [1, 0], "repetition_penalty": 1.4},
-    "high, several ends": {"dola_layers": "high", "eos_token_id": [2, 5, 11, 17, 33], "min_new_tokens": 3},
-    "both, no repeated pairs": {"dola_layers": [0, 1], "no_repeat_ngram_size": 2, "bad_words_ids": [[4], [9, 9]]},
+    "high, several ends": {"dola_layers": "high", "eos_token_id": [2, 5, 11, 17, 33]},
+    "both, no repeated pairs": {"dola_layers": [0, 1], "no_repeat_ngram_size": 3, "bad_words_ids": [[4], [9, 9]]},
     "guided by the last token": {"guidance_scale": 1.5},
     "guided": {"guidance_scale": 3.0, "negative": True},
     "guided a little": {"guidance_scale": 0.5, "negative": True},
@@ -337,6 +337,20 @@ def test_against_an_identity_layer_all_tokens_within_the_threshold_score_alike(l
             assert (row[~within] == -np.inf).all()
         else:
             np.testing.assert_allclose(row, dola_row(toy, [1, 2, 3, 4][:stop], (0,))[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("sources", [(DOLA,), (DOLA, GUIDANCE)], ids=["DoLa", "both"])
+def test_where_rules_leave_nothing_of_the_contrast_the_last_layer_decides(sources: tuple[Source, ...]) -> None:
+    """transformers takes token 0 there."""
+    toy, prompt = ToyBackend(), [1, 2, 3]
+    within = np.flatnonzero(dola_row(toy, prompt, (0, 1))[0] > -np.inf).tolist()
+    row = guided_row(toy, prompt, 3, [7, 8, 9], 2.5) if len(sources) > 1 else rows_of(toy, prompt)[2]
+    row[within] = -np.inf
+    for strategy in strategies()[:1] + strategies()[3:]:
+        decoding = replace(strategy, rules=(Suppress(tuple(within)),), stopping=Stopping(1))
+        [[found]] = run(Engine(toy), prompt, sourced(decoding, *sources))
+        assert found == row.argmax() or strategy.branches > 1
+        assert found not in within
 
 
 def test_what_is_remembered_of_shadows_is_reused() -> None:

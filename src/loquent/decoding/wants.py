@@ -210,11 +210,23 @@ class Weighing:
 class Block:
     """Raw logits of a sequence's last rows, which belong to the strategy; rules act when something is selected.
 
-    A source may change `logits`, or put others there.
+    A source may put others into a block of its own, and names the model's as `raw` there.
     """
 
     logits: Array  # (rows, vocabulary)
     lenses: Mapping[int, Array]  # layer -> (rows, vocabulary)
+    raw: Array | None = None  # (rows, vocabulary): what the model itself said, where `logits` are not that
+    spare: Array | None = None  # (rows, vocabulary): what takes the place of a row of which rules leave no token
+
+    def last(self, count: int) -> Block:
+        """Its last `count` rows."""
+        first = self.logits.shape[0] - count
+        return Block(
+            self.logits[first:, :],
+            {layer: rows[first:, :] for layer, rows in self.lenses.items()},
+            None if self.raw is None else self.raw[first:, :],
+            None if self.spare is None else self.spare[first:, :],
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,7 @@ class Prompts:
     rows: list[NDArray[np.int64]]  # each row's own tokens
     device: Any  # of the caller's tensors; None where there were none
     as_tensors: bool = True  # whether results are torch's tensors, or else arrays
+    last: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))  # (rows,), each row's last column
 
 
 def read_prompts(
@@ -63,7 +64,8 @@ def read_prompts(
         ids, mask = [[config.bos_token_id]], [[1]]
     columns, rows = _tokens("input_ids", ids, "attention_mask", mask, config)
     is_tensor = hasattr(ids, "cpu")
-    return Prompts(columns, rows, getattr(ids, "device", None) if is_tensor else None, is_tensor or gives_tensors)
+    last = kept.shape[1] - 1 - np.argmax(kept[:, ::-1], axis=1)
+    return Prompts(columns, rows, getattr(ids, "device", None) if is_tensor else None, is_tensor or gives_tensors, last)
 
 
 def read_negative_prompts(

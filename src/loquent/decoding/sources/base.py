@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
-from loquent.decoding.arrays import Array
 from loquent.decoding.task import Read, Task
 from loquent.decoding.trace import LayerChosen
 from loquent.decoding.wants import Block
@@ -35,5 +34,5 @@ class Source(ABC):
         return []
 
     @abstractmethod
-    def logits(self, part: Part) -> Array:
-        """What takes the place of the block's logits, (rows, vocabulary)."""
+    def change(self, part: Part) -> Block:
+        """What takes the block's place, with other logits."""

@@ -9,7 +9,7 @@ p_j is what the head makes of layer j's state, without the final norm. Each row 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from loquent.decoding.arrays import Array, beside, log_softmax, namespace, to_numpy
 from loquent.decoding.sources.base import Part, Source
 from loquent.decoding.trace import LayerChosen
+from loquent.decoding.wants import Block
 from loquent.errors import ArgumentError
 
 _DEEP = 40  # more layers than this are not all candidates
@@ -40,10 +41,10 @@ class DoLa(Source):
         """The candidates."""
         return self.layers
 
-    def logits(self, part: Part) -> Array:
-        """The contrast."""
-        xp, lenses = namespace(part.block.logits), part.block.lenses
-        last, early = log_softmax(part.block.logits), [log_softmax(lenses[layer]) for layer in self.layers]
+    def change(self, part: Part) -> Block:
+        """The contrast; the last layer alone decides where rules forbid all tokens that this leaves."""
+        block, xp = part.block, namespace(part.block.logits)
+        last, early = log_softmax(block.logits), [log_softmax(block.lenses[layer]) for layer in self.layers]
         divergences = np.zeros((last.shape[0], len(early)))
         if len(early) > 1:
             divergences = np.stack([_divergences(last, one) for one in early], axis=1)
@@ -54,7 +55,8 @@ class DoLa(Source):
         for index in range(1, len(early)):
             base = xp.where(_mask(last, chosen == index), early[index], base)
         least = xp.max(last, axis=-1, keepdims=True) + math.log(self.relative_top)
-        return xp.where(last < least, xp.full_like(last, -math.inf), last - base)
+        contrast = xp.where(last < least, xp.full_like(last, -math.inf), last - base)
+        return replace(block, logits=contrast, spare=last)
 
     def _event(self, step: int, chosen: int, divergences: NDArray[np.float64]) -> LayerChosen:
         told = tuple(zip(self.layers, divergences.tolist())) if len(self.layers) > 1 else ()

@@ -8,7 +8,7 @@ arXiv:2306.17806. Each sequence has a shadow that begins with the negative promp
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from loquent.decoding.arrays import Array, log_softmax, namespace
 from loquent.decoding.sources.base import Part, Source
 from loquent.decoding.task import Read, Task
-from loquent.decoding.wants import Rows
+from loquent.decoding.wants import Block, Rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,10 +38,15 @@ class Guidance(Source):
         unread = np.concatenate([self.negative, new])[len(sequence.shadow) :]
         return [Read(sequence.shadow, unread, Rows(rows))]
 
-    def logits(self, part: Part) -> Array:
+    def change(self, part: Part) -> Block:
         """Both, as far apart as the scale says."""
-        [shadow], xp = part.beside, namespace(part.block.logits)
-        wanted, unwanted = log_softmax(part.block.logits), log_softmax(shadow.logits)
+        [shadow], block = part.beside, part.block
+        unwanted = log_softmax(shadow.logits)
+        spare = None if block.spare is None else self._guided(block.spare, unwanted)
+        return replace(block, logits=self._guided(block.logits, unwanted), spare=spare)
+
+    def _guided(self, logits: Array, unwanted: Array) -> Array:
+        xp, wanted = namespace(logits), log_softmax(logits)
         dropped = wanted == -math.inf  # by an earlier source, and for good, whatever the scale
         guided = unwanted + self.scale * (xp.where(dropped, unwanted, wanted) - unwanted)
         return xp.where(dropped, wanted, guided)

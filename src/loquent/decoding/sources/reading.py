@@ -56,9 +56,7 @@ class _Changed:
         others, answers = iter(self.others), []
         for want in self.read.wants:
             if isinstance(want, Rows):
-                first = self.rows - want.count
-                lenses = {layer: self.block.lenses[layer][first:, :] for layer in want.lenses}
-                answers.append(Block(self.block.logits[first:, :], lenses))
+                answers.append(self.block.last(want.count))
             else:
                 answers.append(next(selected if _is_of_logits(want) else others))
         return tuple(answers) if isinstance(self.read.want, tuple) else answers[0]
@@ -103,13 +101,13 @@ class _Scoring:
             one.others = came[0]
             return
         [[block, *one.others]] = came[0]
-        one.block, sequence = block, one.read.sequence
+        one.block, sequence = Block(block.logits, block.lenses, raw=block.logits), one.read.sequence
         step, events = 0, None
         if self._task.note:
             step, events = self._task.context(sequence, len(sequence) - one.rows + 1).generated, list[LayerChosen]()
             self._untold.append((sequence, events))
         for source, beside in zip(self._sources, came[1:]):
-            block.logits = source.logits(Part(block, beside, step, events))
+            one.block = source.change(Part(one.block, beside, step, events))
 
     def _tell(self, used: Items[Sequence]) -> None:
         """Note what there is to tell of the rows that are used now; lanes count the sequences that are still open."""
