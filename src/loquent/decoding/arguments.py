@@ -28,21 +28,6 @@ _NOT_YET: dict[str, Any] = {
     "force_words_ids": None,
     "prompt_lookup_num_tokens": None,
     "assistant_early_exit": None,
-<<<<<<< HEAD
-    "token_healing": False,
-    "typical_p": 1.0,
-    "epsilon_cutoff": 0.0,
-    "eta_cutoff": 0.0,
-    "sequence_bias": None,
-    "watermarking_config": None,
-    "exponential_decay_length_penalty": None,
-    "renormalize_logits": False,
-    "remove_invalid_values": False,
-    "encoder_repetition_penalty": 1.0,
-    "encoder_no_repeat_ngram_size": 0,
-=======
-    "guidance_scale": None,
->>>>>>> strategies
     "output_attentions": False,
     "output_hidden_states": False,
     "output_scores": False,
@@ -62,8 +47,11 @@ def resolve(config: GenerationConfig, prompt: Sequence[int], seed: int, around: 
     _check_supported(config)
     _check_prompt(prompt, around)
     sampled, beams = config.do_sample and config.temperature != 0, config.num_beams > 1
-    candidates, sourced = _candidates(config), sources_of(config, prompt, around)
-    new_tokens = max_new_tokens(config, len(prompt), around, sourced.shadow, unread=0 if candidates else 1)
+    candidates, healing = _candidates(config), healing_of(config, prompt, around)
+    healed, unread = int(healing is not None), 0 if candidates else 1
+    sourced = sources_of(config, prompt[: len(prompt) - healed], around)
+    shadowed = sourced.shadow + healed if sourced.shadow else 0  # before new tokens
+    new_tokens = max_new_tokens(config, len(prompt), around, shadowed, unread)
     branches = 1 if beams else config.num_return_sequences
     if branches > 1 and not sampled:
         raise ArgumentError(
@@ -78,18 +66,14 @@ def resolve(config: GenerationConfig, prompt: Sequence[int], seed: int, around: 
             length_penalty=config.length_penalty,
             early_stopping=config.early_stopping,
         )
-<<<<<<< HEAD
     elif candidates:
         strategy = partial(contrastive_search, alpha=config.penalty_alpha or 0.0, count=candidates, layer=around.layers)
-    read = max(len(prompt), sourced.shadow) + new_tokens - (0 if candidates else 1)
-=======
-    healing = healing_of(config, prompt, around)
->>>>>>> strategies
+    read = max(len(prompt), shadowed) + new_tokens - unread
     decoding = Decoding(
         strategy=strategy,
-        stopping=_stopping(config, new_tokens, around, healed=int(healing is not None)),
+        stopping=_stopping(config, new_tokens, around, healed=healed),
         rules=(*([healing] if healing else ()), *rules_of(config, len(prompt), new_tokens, sampled, around)),
-        healed=int(healing is not None),
+        healed=healed,
         sampled=sampled,
         returned=config.num_return_sequences if beams else 1,
         branches=min(candidates, around.vocabulary) or config.num_beams,

@@ -62,8 +62,8 @@ def read_prompts(
         if config.bos_token_id is None:
             raise ArgumentError("inputs is missing, and the model has no BOS token to start from. Pass input_ids.")
         ids, mask = [[config.bos_token_id]], [[1]]
-    columns, rows = _tokens("input_ids", ids, "attention_mask", mask, config)
-    is_tensor = hasattr(ids, "cpu")
+    columns, kept = _tokens("input_ids", ids, "attention_mask", mask, config)
+    rows, is_tensor = [row[keep] for row, keep in zip(columns, kept)], hasattr(ids, "cpu")
     last = kept.shape[1] - 1 - np.argmax(kept[:, ::-1], axis=1)
     return Prompts(columns, rows, getattr(ids, "device", None) if is_tensor else None, is_tensor or gives_tensors, last)
 
@@ -82,7 +82,8 @@ def read_negative_prompts(
         if mask is not None:
             raise ArgumentError("negative_prompt_attention_mask has no effect without negative_prompt_ids. Pass both.")
         return [None] * rows
-    _, negative = _tokens("negative_prompt_ids", ids, "negative_prompt_attention_mask", mask, config)
+    columns, kept = _tokens("negative_prompt_ids", ids, "negative_prompt_attention_mask", mask, config)
+    negative = [row[keep] for row, keep in zip(columns, kept)]
     if len(negative) not in (1, rows):
         raise ArgumentError(
             f"negative_prompt_ids has {len(negative)} rows for {rows} prompts. Pass one row for each, or one for all."
@@ -92,18 +93,17 @@ def read_negative_prompts(
 
 def _tokens(
     argument: str, ids: Any, mask_argument: str, mask: Any, config: GenerationConfig
-) -> tuple[NDArray[np.int64], list[NDArray[np.int64]]]:
-    """The ids as (rows, length), and each row's own tokens."""
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """The ids as (rows, length), and which of them are tokens; at least one of each row."""
     columns, present = _columns(argument, ids, config)
     if mask is None:
         kept = present & _not_padding(columns, config)
     else:
         kept = present & _checked_mask(mask_argument, mask, argument, columns, present)
-    rows = [row[keep] for row, keep in zip(columns, kept)]
-    empty = next((number for number, row in enumerate(rows) if not len(row)), None)
+    empty = next((number for number, row in enumerate(kept) if not row.any()), None)
     if empty is not None:
         raise ArgumentError(f"row {empty} of {argument} has no tokens. Give it at least one, such as BOS.")
-    return columns, rows
+    return columns, kept
 
 
 def _columns(argument: str, ids: Any, config: GenerationConfig) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
