@@ -80,6 +80,7 @@ def resolve(config: GenerationConfig, prompt: Sequence[int], seed: int, around: 
         sampled=sampled,
         returned=config.num_return_sequences if beams else 1,
         branches=config.num_beams,
+        traced=config.output_trace,
         context=_sliding_context(config, len(prompt) + new_tokens - 1, around),
     )
     return [replace(decoding, seed=branch_seed(seed, branch)) for branch in range(branches)]
