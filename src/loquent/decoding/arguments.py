@@ -39,13 +39,9 @@ _NOT_YET: dict[str, Any] = {
     "remove_invalid_values": False,
     "encoder_repetition_penalty": 1.0,
     "encoder_no_repeat_ngram_size": 0,
-    "output_attentions": False,
-    "output_hidden_states": False,
-    "output_scores": False,
-    "output_logits": None,
 }
 # Further values that leave a field off.
-_OFF_TOO: dict[str, Any] = {"guidance_scale": 1.0, "output_logits": False, "penalty_alpha": 0.0}
+_OFF_TOO: dict[str, Any] = {"guidance_scale": 1.0, "penalty_alpha": 0.0}
 
 
 def resolve(config: GenerationConfig, prompt: Sequence[int], seed: int, around: Surroundings) -> list[Decoding]:
@@ -80,7 +76,6 @@ def resolve(config: GenerationConfig, prompt: Sequence[int], seed: int, around: 
         sampled=sampled,
         returned=config.num_return_sequences if beams else 1,
         branches=config.num_beams,
-        traced=config.output_trace,
         context=_sliding_context(config, len(prompt) + new_tokens - 1, around),
     )
     return [replace(decoding, seed=branch_seed(seed, branch)) for branch in range(branches)]

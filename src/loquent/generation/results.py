@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,26 +12,15 @@ from loquent.decoding.task import Hypothesis
 from loquent.generation.prompts import Prompts
 
 
-@dataclass
-class GenerateOutput:
-    """What `generate(return_dict_in_generate=True)` returns."""
+def padded(prompts: Prompts, owners: Sequence[int], results: Sequence[Hypothesis], pad: int) -> NDArray[np.int64]:
+    """The prompts' columns, then each result's tokens, then padding: (rows, length).
 
-    sequences: Any  # (rows, length)
-    sequences_scores: Any = None  # (rows,), where the strategy ranks by a score
-
-    def __getitem__(self, key: str | int) -> Any:
-        fields = {name: value for name, value in vars(self).items() if value is not None}
-        return fields[key] if isinstance(key, str) else list(fields.values())[key]
-
-
-def padded(prompts: Prompts, results: Sequence[Hypothesis], pad: int) -> NDArray[np.int64]:
-    """The prompts' columns, then each result's tokens, then padding: (rows, length)."""
-    copies = len(results) // len(prompts.rows)
-    columns = np.repeat(prompts.columns, copies, axis=0)
+    `owners[i]` is the prompt of result i.
+    """
     new = np.full((len(results), max(len(result.tokens) for result in results)), pad, np.int64)
     for row, result in zip(new, results):
         row[: len(result.tokens)] = result.tokens
-    return np.concatenate([columns, new], axis=1)
+    return np.concatenate([prompts.columns[list(owners)], new], axis=1)
 
 
 def tensor_like(prompts: Prompts, values: Any) -> Any:

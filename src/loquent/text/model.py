@@ -174,12 +174,8 @@ class TextModel:
         options = {"tokenizer": self.tokenizer, "default_new_tokens": DEFAULT_NEW_TOKENS, **options}
         run = start(self.model, prompts, **options)
         events = run.stream()
-        stops = run.config.stop_strings or []
-        rows = [
-            Continuation(self.tokenizer, prompt, [stops] if isinstance(stops, str) else stops, strip)
-            for prompt in prompts
-            for _ in range(run.copies)
-        ]
+        stops = [[found] if isinstance(found, str) else found or [] for found in (c.stop_strings for c in run.configs)]
+        rows = [Continuation(self.tokenizer, prompts[row], stops[row], strip) for row in run.owners]
         return _as_text(events, rows)
 
     @staticmethod
