@@ -39,6 +39,7 @@ class Run:
     prompts: Prompts
     config: GenerationConfig
     copies: int
+    healed: tuple[int, ...] = ()  # for each input row, how many of its last tokens are made again
 
     @property
     def pad(self) -> int:
@@ -156,10 +157,11 @@ def start(
         for decoding in resolve(config, prompt.tolist(), row_seed, replace(around, row=row))
     ]
     engine.refresh()
-    run = Run(engine, [], prompts, config, config.num_return_sequences)
+    healed = tuple(decoding.healed for _, decoding in pairs[:: len(pairs) // len(prompts.rows)])
+    run = Run(engine, [], prompts, config, config.num_return_sequences, healed)
     try:
         for prompt, decoding in pairs:
-            run.handles.append(engine.submit(prompt, decoding))
+            run.handles.append(engine.submit(prompt[: len(prompt) - decoding.healed], decoding))
     except BaseException:
         run.cancel()
         raise

@@ -21,6 +21,7 @@ from loquent.decoding.rules.forced import ForcedBegin, ForcedEnd
 from loquent.decoding.rules.frequency import FrequencyPresence
 from loquent.decoding.rules.grammar import Grammar
 from loquent.decoding.rules.green_list import GreenList
+from loquent.decoding.rules.healing import Heal
 from loquent.decoding.rules.invalid import RemoveInvalid
 from loquent.decoding.rules.min_p import MinP
 from loquent.decoding.rules.mirostat import Mirostat
@@ -44,7 +45,7 @@ ORDER: tuple[type[Rule], ...] = (
     *(NoRepeatNgrams, EncoderNoRepeatNgrams, BadWords, AllowedTokens, MinLength, PrefixAllowed),
     *(ForcedBegin, ForcedEnd, RemoveInvalid, ExponentialDecay, Suppress, SuppressAtBegin),
     Custom,
-    Grammar,  # behind all that bans or forces tokens, so that nothing puts one back
+    *(Heal, Grammar),  # behind all that bans or forces tokens, so that nothing puts one back
     *(TopNSigma, Temperature, TopH, TopK, TopP, MinP, Typical, Epsilon, Eta, XTC, Mirostat),
     *(GreenList, SynthID, Renormalize),
 )
@@ -77,6 +78,7 @@ __all__ = [
     "FrequencyPresence",
     "Grammar",
     "GreenList",
+    "Heal",
     "MinLength",
     "MinP",
     "Mirostat",
