@@ -6,6 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from loquent.cache import PageKey, Sequence
 from loquent.decoding.recording import Recording
 from loquent.decoding.stopping import Reason
@@ -228,6 +231,11 @@ class Handle:
     def reason(self) -> str | None:
         """Why the output ended."""
         return self._request.task.reason
+
+    @property
+    def prompt(self) -> NDArray[np.int64]:
+        """What it continues, (n,)."""
+        return self._request.task.prompt
 
     @property
     def events(self) -> list[Event]:

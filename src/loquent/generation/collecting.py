@@ -28,7 +28,7 @@ def collected(model: Bound, run: Run, results: Sequence[Hypothesis]) -> Output:
     of = _Collection(model, run, results)
     asked = {name for config in run.configs for name in _FLAGS if getattr(config, name)}
     found: dict[str, Any] = {
-        "sequences": tensor_like(run.prompts, padded(run.prompts, run.owners, results, run.pad)),
+        "sequences": tensor_like(run.prompts, padded(run.prompts, run.owners, results, run.pad, run.healed)),
         "scores": of.rows(lambda row: row.scores) if "output_scores" in asked else None,
         "logits": of.rows(lambda row: row.logits) if "output_logits" in asked else None,
         "attentions": of.attentions() if "output_attentions" in asked else None,
@@ -60,7 +60,12 @@ class _Collection:
     def lanes(self) -> list[tuple[Submitted, Lanes]]:
         """Each request's lanes."""
         return [
-            (request, lanes_of(request.handle.recording, request.config, self.results[request.first :]))
+            (
+                request,
+                lanes_of(
+                    request.handle.recording, request.config, self.results[request.first], request.decoding.healed
+                ),
+            )
             for request in self.run.requests
             if request.handle.recording is not None
         ]
@@ -122,7 +127,8 @@ class _Collection:
 
     def _replayed(self, read: Callable[[set[Text]], dict[Text, Layers]]) -> Callable[[Submitted, RecordedRow], Layers]:
         """What reading the texts of all lanes gives, each beginning read once."""
-        prompts = [tuple(prompt.tolist()) for prompt in self.run.prompts.rows]
+        rows, healed = self.run.prompts.rows, self.run.healed
+        prompts = [tuple(prompt[: len(prompt) - at].tolist()) for prompt, at in zip(rows, healed)]
         texts = longest(
             prompts[request.row] + row.generated
             for request, lanes in self.lanes
@@ -179,7 +185,7 @@ def trace_of(run: Run, request: Submitted, results: Sequence[Hypothesis]) -> Tra
     """What a request's strategy told, and what it came to."""
     strategy: Any = request.decoding.strategy
     return Trace(
-        prompt=tuple(run.prompts.rows[request.row].tolist()),
+        prompt=tuple(request.handle.prompt.tolist()),
         backend=run.engine.backend.describe(),
         strategy=getattr(strategy, "func", strategy).__name__,  # it may be a partial
         events=tuple(request.handle.events),

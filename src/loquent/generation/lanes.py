@@ -19,6 +19,7 @@ class Lanes:
 
     config: GenerationConfig
     steps: list[list[RecordedRow]]
+    healed: int = 0  # how many tokens the results have before the first step: the prompt's last, made again
 
     @property
     def width(self) -> int:
@@ -27,12 +28,14 @@ class Lanes:
 
     def ways(self, tokens: Sequence[int]) -> list[list[int]]:
         """The lanes that each of a result's tokens may have been chosen from; groups of beams may agree for long."""
-        whole, size = tuple(tokens), self.width // self.config.num_beam_groups
+        whole, size, healed = tuple(tokens), self.width // self.config.num_beam_groups, self.healed
         found = []
         for first in range(0, self.width, size):
             lanes = [
-                next((lane for lane in range(first, first + size) if rows[lane].generated == whole[:step]), -1)
-                for step, rows in enumerate(self.steps[: len(whole)])
+                next(
+                    (lane for lane in range(first, first + size) if rows[lane].generated == whole[: healed + step]), -1
+                )
+                for step, rows in enumerate(self.steps[: len(whole) - healed])
             ]
             if -1 not in lanes:
                 found.append(lanes)
@@ -48,15 +51,16 @@ class Lanes:
 
     def _total(self, way: Sequence[int], tokens: Sequence[int]) -> float:
         rows = [rows[lane].scores for rows, lane in zip(self.steps, way)]
-        return sum(float(row[token]) for row, token in zip(rows, tokens) if row is not None)
+        return sum(float(row[token]) for row, token in zip(rows, tokens[self.healed :]) if row is not None)
 
 
-def lanes_of(recording: Recording, config: GenerationConfig, results: Sequence[Hypothesis]) -> Lanes:
-    """The lanes of a request that was asked for by `config`."""
+def lanes_of(recording: Recording, config: GenerationConfig, best: Hypothesis, healed: int = 0) -> Lanes:
+    """The lanes of a request that was asked for by `config`, and whose best result is `best`."""
     if config.num_beams == 1:
-        return Lanes(config, [[row] for row in recording.path(results[0].tokens)])
+        return Lanes(config, [[row] for row in recording.path(best.tokens)[healed:]], healed)
     width = config.num_beams
     first, *others = recording.lanes() or [[]]
     # What all beams, or all of a group, begin with has been read once. For those missing later, rules left no token.
     begun = [first[lane * len(first) // width] for lane in range(width)] if first else []
-    return Lanes(config, [begun, *((rows + rows[:1] * width)[:width] for rows in others)] if first else [])
+    steps = [begun, *((rows + rows[:1] * width)[:width] for rows in others)] if first else []
+    return Lanes(config, steps[healed:], healed)

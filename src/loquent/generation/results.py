@@ -12,15 +12,21 @@ from loquent.decoding.task import Hypothesis
 from loquent.generation.prompts import Prompts
 
 
-def padded(prompts: Prompts, owners: Sequence[int], results: Sequence[Hypothesis], pad: int) -> NDArray[np.int64]:
+def padded(
+    prompts: Prompts, owners: Sequence[int], results: Sequence[Hypothesis], pad: int, healed: Sequence[int]
+) -> NDArray[np.int64]:
     """The prompts' columns, then each result's tokens, then padding: (rows, length).
 
-    `owners[i]` is the prompt of result i.
+    `owners[i]` is the prompt of result i. The first tokens of rows that were `healed`, one or none for each prompt, take
+    their places in the prompts' columns.
     """
-    new = np.full((len(results), max(len(result.tokens) for result in results)), pad, np.int64)
-    for row, result in zip(new, results):
-        row[: len(result.tokens)] = result.tokens
-    return np.concatenate([prompts.columns[list(owners)], new], axis=1)
+    columns, own = prompts.columns[list(owners)], [healed[owner] for owner in owners]
+    new = np.full((len(results), max(len(result.tokens) - at for result, at in zip(results, own))), pad, np.int64)
+    for row, (result, at) in enumerate(zip(results, own)):
+        new[row, : len(result.tokens) - at] = result.tokens[at:]
+        if at and result.tokens:
+            columns[row, prompts.last[owners[row]]] = result.tokens[0]
+    return np.concatenate([columns, new], axis=1)
 
 
 def tensor_like(prompts: Prompts, values: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 from loquent.config import GenerationConfig
@@ -69,6 +70,11 @@ class Run:
     def owners(self) -> list[int]:
         """For each row of the result the row of the inputs that it continues."""
         return [request.row for request in self.requests for _ in range(request.count)]
+
+    @property
+    def healed(self) -> list[int]:
+        """For each row of the inputs how many of its last tokens are made again."""
+        return list({request.row: request.decoding.healed for request in self.requests}.values())
 
     @property
     def rows(self) -> int:
@@ -145,6 +151,7 @@ def start(
     tokenizer: Any = None,
     stopping_criteria: Any = None,
     logits_processor: Any = None,
+    prefix_allowed_tokens_fn: Any = None,
     context_overflow: str = "error",
     default_new_tokens: int = DEFAULT_NEW_TOKENS,
     deadline: float | None = None,
@@ -173,6 +180,8 @@ def start(
         tokenizer=tokenizer,
         processors=callables(logits_processor, "logits_processor"),
         criteria=callables(stopping_criteria, "stopping_criteria"),
+        allowed=next(iter(callables(prefix_allowed_tokens_fn, "prefix_allowed_tokens_fn")), None),
+        as_given=None if prompts.as_tensors == model.gives_tensors else partial(tensor_like, prompts),
         slide=context_overflow == "slide",
         default_new_tokens=default_new_tokens,
         as_ids=lambda tokens: tensor_like(prompts, tokens[None, :]),
@@ -182,7 +191,7 @@ def start(
     requests = [
         (row, _within(ends, replace(decoding, recorded=wanted, traced=traced or config.output_trace)))
         for row, (config, row_seed) in enumerate(zip(configs, seeds))
-        for decoding in resolve(config, prompts.rows[row].tolist(), row_seed, around)
+        for decoding in resolve(config, prompts.rows[row].tolist(), row_seed, replace(around, row=row))
     ]
     if "texts" in wanted and any(decoding.context for _, decoding in requests):
         raise ArgumentError(
@@ -193,7 +202,8 @@ def start(
     run = Run(engine, prompts, configs, [])
     try:
         for row, decoding in requests:
-            handle = engine.submit(prompts.rows[row], decoding)
+            prompt = prompts.rows[row]
+            handle = engine.submit(prompt[: len(prompt) - decoding.healed], decoding)
             run.requests.append(Submitted(handle, decoding, configs[row], row, run.rows, decoding.returned))
     except BaseException:
         run.cancel()

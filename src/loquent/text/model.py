@@ -10,6 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, overload
 
+from loquent.decoding.grammar import specification
 from loquent.errors import ArgumentError
 from loquent.generation import Bound, StreamEvent, engine_of, start
 from loquent.text.continuation import Continuation
@@ -175,7 +176,17 @@ class TextModel:
         run = start(self.model, prompts, **options)
         events = run.stream()
         stops = [[found] if isinstance(found, str) else found or [] for found in (c.stop_strings for c in run.configs)]
-        rows = [Continuation(self.tokenizer, prompts[row], stops[row], strip) for row in run.owners]
+        rows = [
+            Continuation(
+                self.tokenizer,
+                prompts[row],
+                stops[row],
+                strip,
+                healed=run.healed[row],
+                exact=specification(run.configs[row]) is not None,
+            )
+            for row in run.owners
+        ]
         return _as_text(events, rows)
 
     @staticmethod
