@@ -17,8 +17,8 @@ def padded(
 ) -> NDArray[np.int64]:
     """The prompts' columns, then each result's tokens, then padding: (rows, length).
 
-    `owners[i]` is the prompt of result i. The first tokens of rows that were `healed`, one or none for each prompt, take
-    their places in the prompts' columns.
+    `owners[i]` is the prompt of result i. The first tokens of rows that were `healed`, one or none for each prompt,
+    take their places in the prompts' columns.
     """
     columns, own = prompts.columns[list(owners)], [healed[owner] for owner in owners]
     new = np.full((len(results), max(len(result.tokens) - at for result, at in zip(results, own))), pad, np.int64)
