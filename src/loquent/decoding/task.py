@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from loquent.cache import Sequence
 from loquent.decoding.rules import Context, Rule
 from loquent.decoding.stopping import Reason, Stopping
+from loquent.decoding.trace import Event
 from loquent.decoding.wants import Block, LastRow, Verify, Want
 
 
@@ -75,6 +76,7 @@ class Decoding:
     source: Callable[[Task, Strategy], Strategy] | None = None  # where scores come from, if not from the model alone
     shadow: int = 0  # how many tokens the prompt of each sequence's shadow has; 0: sequences have none
     readers: tuple[Any, ...] = ()  # further models that it reads with, as the engine opened them
+    traced: bool = False  # whether the strategy tells of its way
     context: int | None = None  # slide over this many positions where more are needed; None: never slide
 
 
@@ -87,7 +89,8 @@ class Task:
     # A new, empty sequence of the model, or of another `reader`; closed with the request at the latest. `prompt` is how
     # long what it starts with is, if that is not the request's own prompt.
     open: Callable[..., Sequence]
-    note: Callable[[Any], None] | None = None  # takes what a strategy tells of its way (`decoding.trace`), where wanted
+    note: Callable[[Event], None] | None = None  # takes what a strategy tells of its way, where it is `traced`
+    events: list[Event] = field(default_factory=list)  # what it has told
     output: list[int] = field(default_factory=list)  # what has been committed
     reason: Reason | None = None  # why the output ended
     ranked: list[Hypothesis] = field(default_factory=list)
@@ -96,6 +99,8 @@ class Task:
 
     def __post_init__(self) -> None:
         self._text, self._written = self.prompt, len(self.prompt)
+        if self.decoding.traced:
+            self.note = self.events.append
 
     @property
     def position(self) -> int:

@@ -15,7 +15,7 @@ from loquent.decoding.random import Purpose, uniform
 from loquent.decoding.rules import Context, apply_rules
 from loquent.decoding.selection import best, different, drawn, most_likely
 from loquent.decoding.verification import verdicts
-from loquent.decoding.wants import Candidates, Draws, Next, Proposal, Propose, Scores, Top, Verify
+from loquent.decoding.wants import Candidates, Draws, Next, Proposal, Propose, Scores, Top, Verify, Weighed, Weighing
 from loquent.engine.request import Asked
 from loquent.errors import ArgumentError
 
@@ -76,7 +76,22 @@ def _number_of(rows: list[Row], index: int, purpose: Purpose) -> float:
 
 
 def _next(rows: list[Row], logits: Array) -> list[int]:
+    return _chosen(rows, _processed(rows, logits, normalized=False))
+
+
+def _weighed(rows: list[Row], logits: Array) -> list[Any]:
     scores = _processed(rows, logits, normalized=False)
+    tokens = _chosen(rows, scores)
+    scores = log_softmax(scores)
+    found = best(scores, [want.count for want in (row.asked.want for row in rows) if isinstance(want, Weighed)])
+    return [
+        Weighing(token, float(_named(scores, number, (token,))[0]), candidates)
+        for number, (token, candidates) in enumerate(zip(tokens, found))
+    ]
+
+
+def _chosen(rows: list[Row], scores: Array) -> list[int]:
+    """A token of each row: drawn where its request samples, else the most likely."""
     sampled = [_samples(row.asked) for row in rows]
     _check(scores, np.array(sampled))
     tokens = np.zeros(len(rows), np.int64) if all(sampled) else most_likely(scores)
@@ -165,19 +180,15 @@ def _verdicts(rows: list[Row], logits: Array) -> list[Any]:
         want = asked.want
         if isinstance(want, Verify):
             own = rows[start : start + len(want.proposals) + 1]
-            answers.append(
-                verdicts(
-                    scores[start : start + len(own), :],
-                    want.proposals,
-                    partial(_number_of, own) if _samples(asked) else None,
-                )
-            )
+            number = partial(_number_of, own) if _samples(asked) else None
+            answers.append(verdicts(scores[start : start + len(own), :], want, number))
             start += len(own)
     return answers
 
 
 ANSWERS: dict[type, Callable[[list[Row], Array], list[Any]]] = {
     Next: _next,
+    Weighed: _weighed,
     Top: _top,
     Draws: _draws,
     Scores: _scores,

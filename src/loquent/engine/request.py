@@ -8,6 +8,7 @@ from typing import Any
 
 from loquent.cache import PageKey, Sequence
 from loquent.decoding.task import Asks, Hypothesis, Read, Select, Strategy, Task
+from loquent.decoding.trace import Event
 from loquent.decoding.wants import WANTS, Block, LastRow, Verify, Want
 from loquent.engine.choosing import Chooser
 from loquent.errors import RequestCancelledError
@@ -206,6 +207,11 @@ class Handle:
     def reason(self) -> str | None:
         """Why the output ended."""
         return self._request.task.reason
+
+    @property
+    def events(self) -> list[Event]:
+        """What the strategy has told of its way so far, where the request is traced."""
+        return self._request.task.events
 
     def new_tokens(self) -> list[int]:
         """The tokens committed since the last call; raises what made the request fail."""
