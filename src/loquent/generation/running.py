@@ -12,6 +12,7 @@ from loquent.decoding.surroundings import DEFAULT_NEW_TOKENS, Surroundings
 from loquent.decoding.task import Hypothesis
 from loquent.engine import Engine, Handle
 from loquent.errors import ArgumentError
+from loquent.generation.assistants import assistant_of
 from loquent.generation.binding import Bound, engine_of
 from loquent.generation.prompts import INPUT_NAMES, Prompts, pad_token, read_prompts
 from loquent.generation.results import tensor_like
@@ -120,6 +121,8 @@ def start(
     tokenizer: Any = None,
     stopping_criteria: Any = None,
     logits_processor: Any = None,
+    assistant_model: Any = None,
+    assistant_tokenizer: Any = None,
     context_overflow: str = "error",
     default_new_tokens: int = DEFAULT_NEW_TOKENS,
     **kwargs: Any,
@@ -144,6 +147,7 @@ def start(
         criteria=callables(stopping_criteria, "stopping_criteria"),
         slide=context_overflow == "slide",
         default_new_tokens=default_new_tokens,
+        assistant=assistant_of(engine, model, config, assistant_model, tokenizer, assistant_tokenizer),
         as_ids=lambda tokens: tensor_like(prompts, tokens[None, :]),
     )
     pairs = [

@@ -31,13 +31,13 @@ class LookupDraft(Draft):
 
     def propose(self, text: NDArray[Any], count: int) -> Drafting:
         """What followed the longest n-gram found."""
+        yield from ()  # it never asks
         proposals = []
         for token in _followers(text, self._longest, count).tolist():
             proposals.append(Proposal(token))
             if token in self._ends:
                 break
         return proposals
-        yield []  # a generator, which never asks
 
 
 def _followers(text: NDArray[Any], longest: int, count: int) -> NDArray[Any]:

@@ -57,7 +57,9 @@ class Tongue:
         """What continues `tokens` when `text` follows them: how many of them are kept, and the tokens from there."""
         before = self.text(tokens[-self.behind :]) if self.behind else ""
         alone, together = self.tokens(before), self.tokens(before + text)
-        same = next((at for at, pair in enumerate(zip(alone, together)) if pair[0] != pair[1]), min(map(len, (alone, together))))
+        same = next(
+            (at for at, pair in enumerate(zip(alone, together)) if pair[0] != pair[1]), min(map(len, (alone, together)))
+        )
         if same == len(alone):
             return len(tokens), together[same:]
         if alone == tokens[-len(alone) :]:
