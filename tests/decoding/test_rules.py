@@ -21,6 +21,7 @@ from loquent.decoding.rules import (
     Custom,
     ForcedBegin,
     ForcedEnd,
+    Grammar,
     MinLength,
     MinP,
     NoRepeatNgrams,
@@ -203,8 +204,8 @@ def test_the_order_is_that_of_transformers() -> None:
         "MinPLogitsWarper": MinP,
     }
     order = list(dict.fromkeys(names[type(processor).__name__] for processor in made))
-    assert order == [rule for rule in ORDER if rule is not Custom]
-    assert ORDER.index(Custom) == ORDER.index(Temperature) - 1  # where transformers merges a caller's own
+    assert order == [rule for rule in ORDER if rule not in (Custom, Grammar)]
+    assert ORDER.index(Custom) == ORDER.index(Temperature) - 2  # where transformers merges a caller's own
 
 
 @settings(max_examples=100, deadline=None)

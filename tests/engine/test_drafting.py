@@ -46,8 +46,9 @@ def drafting(
     draft: Callable[[Task], Draft],
     plain: Decoding,
     *readers: Reader,
-    pace: Callable[[], Pace] = partial(Constant, 3),
+    pace: Callable[[], Pace] | None = None,
 ) -> Decoding:
+    pace = pace or partial(Constant, 3)
     return replace(plain, strategy=partial(speculate, draft=draft, pace=pace), readers=readers)
 
 

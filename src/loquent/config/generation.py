@@ -106,6 +106,15 @@ class GenerationConfig(JsonFile):
     low_memory: bool | None = None
     watermarking_config: Any = None
 
+    # What the text must be, one of them at most: JSON of a schema (OpenAI's `{"type": "json_schema", "json_schema":
+    # {"schema": ...}}` or `{"type": "json_object"}`, the schema itself, or a pydantic model), a text that a regular
+    # expression matches as a whole, a text of a grammar (https://github.com/guidance-ai/llguidance's Lark syntax), or
+    # one of some texts. They need a tokenizer, and `pip install "loquent[structured]"`.
+    response_format: dict[str, Any] | None = None
+    regex: str | None = None
+    grammar: str | None = None
+    choice: list[str] | None = None
+
     # What is returned.
     num_return_sequences: int = 1
     output_attentions: bool = False
@@ -183,6 +192,8 @@ class GenerationConfig(JsonFile):
             return
         if name == "cache_config" and hasattr(value, "to_dict"):
             value = value.to_dict()
+        if name == "response_format" and hasattr(value, "model_json_schema"):
+            value = value.model_json_schema()
         self.__dict__[name] = copy.copy(self._table.coerce(name, value))
         self._nulls.discard(name)
         self._set_at[name] = self._step

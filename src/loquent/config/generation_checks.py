@@ -15,6 +15,9 @@ _CACHES = (
 )
 
 
+_DEEPEST = 48
+
+
 def _at_least(least: float, unit: str = "a number") -> tuple[Callable[[Any], bool], str]:
     return lambda value: value >= least, f"{unit} that is {least} or more"
 
@@ -86,6 +89,21 @@ def check_values(fields: Fields) -> None:
         value = fields[name]
         if value is not None and not fits(value):
             raise ArgumentError(f"{name}={value!r} cannot work. Pass {wanted}.")
+    _check_depth(fields["response_format"])
+
+
+def _check_depth(schema: Any) -> None:
+    """Refuses a schema that what copies, writes and compiles it would recurse into too deeply."""
+    level, depth = [schema], 0
+    while level:
+        depth += 1
+        if depth > _DEEPEST:
+            raise ArgumentError(
+                f"response_format is nested more than {_DEEPEST} deep. Name parts of it in $defs and refer to them "
+                "by $ref."
+            )
+        below = [item.values() if isinstance(item, Mapping) else item for item in level if item]
+        level = [inner for items in below for inner in items if isinstance(inner, Mapping | list | tuple)]
 
 
 def check_conflicts(fields: Fields, set_at: Mapping[str, int]) -> None:

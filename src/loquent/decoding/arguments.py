@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from loquent.config.generation import GenerationConfig
+from loquent.decoding.grammar import Completion, grammar_of
 from loquent.decoding.random import branch_seed
 from loquent.decoding.rule_arguments import rules_of
 from loquent.decoding.speculation import speculation
@@ -28,16 +29,6 @@ _NOT_YET: dict[str, Any] = {
     "force_words_ids": None,
     "guidance_scale": None,
     "token_healing": False,
-    "typical_p": 1.0,
-    "epsilon_cutoff": 0.0,
-    "eta_cutoff": 0.0,
-    "sequence_bias": None,
-    "watermarking_config": None,
-    "exponential_decay_length_penalty": None,
-    "renormalize_logits": False,
-    "remove_invalid_values": False,
-    "encoder_repetition_penalty": 1.0,
-    "encoder_no_repeat_ngram_size": 0,
     "output_attentions": False,
     "output_hidden_states": False,
     "output_scores": False,
@@ -161,11 +152,13 @@ def _stopping(config: GenerationConfig, new_tokens: int, around: Surroundings) -
     strings = config.stop_strings
     if strings and around.tokenizer is None:
         raise ArgumentError(f"stop_strings={strings!r} are texts. Pass tokenizer=, which they are compared through.")
+    grammar = grammar_of(config, around)
     texts = (strings,) if isinstance(strings, str) else tuple(strings or ())
     return Stopping(
         max_new_tokens=new_tokens,
         eos=as_tuple(config.eos_token_id),
         strings=StopStrings(texts, around.tokenizer) if texts else None,
+        completion=Completion(grammar) if grammar is not None and not grammar.has_end else None,
         deadline=None if config.max_time is None else time.monotonic() + config.max_time,
         criteria=around.criteria,
         as_ids=around.as_ids,

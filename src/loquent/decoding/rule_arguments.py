@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from loquent.config.generation import GenerationConfig
 from loquent.decoding import rules
+from loquent.decoding.grammar import grammar_of
 from loquent.decoding.surroundings import Surroundings, as_tuple
 from loquent.errors import ArgumentError
 
@@ -28,6 +29,9 @@ def rules_of(
     yield from _given_tokens(config, prompt, new_tokens, around)
     if around.processors:
         yield rules.Custom(around.processors)
+    grammar = grammar_of(config, around)
+    if grammar is not None:
+        yield rules.Grammar(grammar)
     if sampled:
         yield from _warpers(config)
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loquent.cache import Sequence
+from loquent.decoding.recording import Recorded
 from loquent.decoding.rules import Context, Rule
 from loquent.decoding.stopping import Reason, Stopping
 from loquent.decoding.trace import Event
@@ -77,6 +78,7 @@ class Decoding:
     shadow: int = 0  # how many tokens the prompt of each sequence's shadow has; 0: sequences have none
     readers: tuple[Any, ...] = ()  # further models that it reads with, as the engine opened them
     traced: bool = False  # whether the strategy tells of its way
+    recorded: frozenset[Recorded] = frozenset()  # what is kept of the rows that tokens are chosen from
     context: int | None = None  # slide over this many positions where more are needed; None: never slide
 
 

@@ -197,11 +197,12 @@ class Weighing:
 class Block:
     """Raw logits of a sequence's last rows, which belong to the strategy; rules act when something is selected.
 
-    A source may change `logits`, or put others there.
+    A source may put others into a block of its own, and names the model's as `raw` there.
     """
 
     logits: Array  # (rows, vocabulary)
     lenses: Mapping[int, Array]  # layer -> (rows, vocabulary)
+    raw: Array | None = None  # (rows, vocabulary): what the model itself said, where `logits` are not that
 
 
 @dataclass(frozen=True, eq=False)

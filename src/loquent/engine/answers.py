@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from loquent.decoding.arrays import Array, beside, log_softmax, namespace, to_numpy
 from loquent.decoding.random import Purpose, uniform
+from loquent.decoding.recording import RecordedRow, kept
 from loquent.decoding.rules import Context, apply_rules
 from loquent.decoding.selection import best, different, drawn, most_likely
 from loquent.decoding.verification import verdicts
@@ -51,9 +52,35 @@ def _processed(rows: list[Row], logits: Array, normalized: bool) -> Array:
         scores = logits[beside(logits, own)]  # a copy, which rules may change
     if normalized:
         scores = log_softmax(scores)
-    if not any(rules):
-        return scores
-    return apply_rules(scores, rules, [row.context for row in rows])
+    if any(rules):
+        scores = apply_rules(scores, rules, [row.context for row in rows])
+    _record(rows, logits, scores)
+    return scores
+
+
+def _record(rows: list[Row], logits: Array, scores: Array) -> None:
+    """Keep what outputs want of these rows: `logits` as they came, and `scores` after the rules, row by row."""
+    for index, row in enumerate(rows):
+        asked = row.asked
+        recording = asked.request.recording
+        if recording is None or isinstance(asked.want, Propose):
+            continue
+        tokens = row.context.tokens[len(asked.request.task.prompt) :].tolist()
+        recording.rows[asked.request.rounds, asked.number, len(tokens)] = RecordedRow(
+            tuple(tokens),
+            kept(scores[index, :], "scores" in recording.wanted),
+            kept(_raw(row, logits), "logits" in recording.wanted),
+        )
+
+
+def _raw(row: Row, logits: Array) -> Array:
+    """The row as the model gave it, without what a source or a strategy has made of it."""
+    if row.asked.select is None:
+        return logits[row.number, :]
+    block = row.asked.select.block
+    model = block.logits if block.raw is None else block.raw
+    behind = 0 if row.length is None else len(row.asked.sequence) - row.length
+    return model[model.shape[0] - 1 - behind, :]
 
 
 def _rules_on(asked: Asked) -> tuple[Any, ...]:

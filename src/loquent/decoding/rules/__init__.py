@@ -9,6 +9,7 @@ from loquent.decoding.rules.bad_words import BadWords
 from loquent.decoding.rules.base import Context, Rule
 from loquent.decoding.rules.custom import Custom
 from loquent.decoding.rules.forced import ForcedBegin, ForcedEnd
+from loquent.decoding.rules.grammar import Grammar
 from loquent.decoding.rules.min_p import MinP
 from loquent.decoding.rules.ngrams import NoRepeatNgrams
 from loquent.decoding.rules.repetition import RepetitionPenalty
@@ -20,6 +21,7 @@ from loquent.decoding.rules.top_p import TopP
 ORDER: tuple[type[Rule], ...] = (
     *(RepetitionPenalty, NoRepeatNgrams, BadWords, MinLength, ForcedBegin, ForcedEnd, Suppress, SuppressAtBegin),
     Custom,
+    Grammar,  # behind all that bans or forces tokens, so that nothing puts one back
     *(Temperature, TopK, TopP, MinP),
 )
 """The order in which rules act, whatever the order in which they were given; it is transformers'."""
@@ -31,6 +33,7 @@ __all__ = [
     "Custom",
     "ForcedBegin",
     "ForcedEnd",
+    "Grammar",
     "MinLength",
     "MinP",
     "NoRepeatNgrams",
