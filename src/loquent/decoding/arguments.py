@@ -10,6 +10,7 @@ from typing import Any
 
 from loquent.config.generation import GenerationConfig
 from loquent.decoding.grammar import Completion, grammar_of
+from loquent.decoding.healing import healing_of
 from loquent.decoding.random import branch_seed
 from loquent.decoding.rule_arguments import rules_of
 from loquent.decoding.speculation import speculation
@@ -28,7 +29,6 @@ _NOT_YET: dict[str, Any] = {
     "constraints": None,
     "force_words_ids": None,
     "guidance_scale": None,
-    "token_healing": False,
     "output_attentions": False,
     "output_hidden_states": False,
     "output_scores": False,
@@ -66,10 +66,12 @@ def resolve(config: GenerationConfig, prompt: Sequence[int], seed: int, around: 
     readers: tuple[Any, ...] = ()
     if drafted := speculation(config, len(prompt), new_tokens, sampled, around):
         strategy, readers = drafted
+    healing = healing_of(config, prompt, around)
     decoding = Decoding(
         strategy=strategy,
-        stopping=_stopping(config, new_tokens, around),
-        rules=tuple(rules_of(config, len(prompt), new_tokens, sampled, around)),
+        stopping=_stopping(config, new_tokens, around, healed=int(healing is not None)),
+        rules=(*([healing] if healing else ()), *rules_of(config, len(prompt), new_tokens, sampled, around)),
+        healed=int(healing is not None),
         sampled=sampled,
         returned=config.num_return_sequences if beams else 1,
         branches=config.num_beams,
@@ -148,14 +150,15 @@ def _check_prompt(prompt: Sequence[int], around: Surroundings) -> None:
         )
 
 
-def _stopping(config: GenerationConfig, new_tokens: int, around: Surroundings) -> Stopping:
+def _stopping(config: GenerationConfig, new_tokens: int, around: Surroundings, healed: int) -> Stopping:
     strings = config.stop_strings
     if strings and around.tokenizer is None:
         raise ArgumentError(f"stop_strings={strings!r} are texts. Pass tokenizer=, which they are compared through.")
     grammar = grammar_of(config, around)
     texts = (strings,) if isinstance(strings, str) else tuple(strings or ())
     return Stopping(
-        max_new_tokens=new_tokens,
+        max_new_tokens=new_tokens + healed,
+        healed=healed,
         eos=as_tuple(config.eos_token_id),
         strings=StopStrings(texts, around.tokenizer) if texts else None,
         completion=Completion(grammar) if grammar is not None and not grammar.has_end else None,

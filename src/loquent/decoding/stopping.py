@@ -25,13 +25,16 @@ class Stopping:
     eos: tuple[int, ...] = ()
     strings: StopStrings | None = None
     completion: Completion | None = None
+    healed: int = 0  # how many of the generated tokens are the prompt's own, made again: nothing ends there
     deadline: float | None = None
     criteria: tuple[Callable[[Any, Any], Any], ...] = ()
     as_ids: Callable[[NDArray[np.int64]], Any] = field(default=lambda tokens: tokens[None, :])
 
     def reason(self, prompt: NDArray[np.int64], generated: Sequence[int]) -> Reason | None:
         """Why a sequence of `prompt` and `generated` ends behind its last token, if it does."""
-        if generated[-1] in self.eos or (self.completion and self.completion(generated)):
+        if len(generated) <= self.healed:
+            return None
+        if generated[-1] in self.eos or (self.completion and self.completion(generated[self.healed :])):
             return "eos"  # a completed grammar counts as one, where the model has no end token
         if self.strings and self.strings.found(_joined(prompt, generated, self.strings.reach)):
             return "stop_string"

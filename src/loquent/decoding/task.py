@@ -75,6 +75,7 @@ class Decoding:
     returned: int = 1  # hypotheses
     branches: int = 1  # the most sequences that are live at once
     source: Callable[[Task, Strategy], Strategy] | None = None  # where scores come from, if not from the model alone
+    healed: int = 0  # how many tokens at the beginning of the output are the prompt's last, made again
     shadow: int = 0  # how many tokens the prompt of each sequence's shadow has; 0: sequences have none
     readers: tuple[Any, ...] = ()  # further models that it reads with, as the engine opened them
     traced: bool = False  # whether the strategy tells of its way
@@ -113,7 +114,7 @@ class Task:
         """What rules may look at behind the first `length` tokens that a sequence holds or reads now; None: all."""
         # A sequence that slides has lost its beginning.
         tokens = self.text() if self.decoding.context else sequence.text[:length]
-        return Context(tokens, len(self.prompt), self.decoding.seed, sequence.memory)
+        return Context(tokens, len(self.prompt) + self.decoding.healed, self.decoding.seed, sequence.memory)
 
     def text(self) -> NDArray[np.int64]:
         """The prompt and what has been committed, (length,); a view that is right until the next commit."""

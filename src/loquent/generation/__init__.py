@@ -46,7 +46,8 @@ def generate(
             `put` raises RequestCancelledError, generating stops and what is there so far is returned.
         seed: makes sampling repeatable; one for all rows, or a list with one for each. Rows with the same prompt and
             seed are equal, sequences of one prompt (`num_return_sequences`) are not.
-        tokenizer: what `stop_strings` are compared through, and drafts of another vocabulary.
+        tokenizer: what `stop_strings`, grammars (`regex`, ...), `token_healing`, and drafts of another vocabulary see
+            texts through.
         stopping_criteria: callables `(input_ids, scores) -> bool`, asked about one row at a time.
         logits_processor: callables `(input_ids, scores) -> scores`, called with one row at a time.
         assistant_model: a model that drafts tokens, which this one verifies several at a time: what comes out is the
@@ -82,7 +83,7 @@ def generate(
         context_overflow=context_overflow,
         **kwargs,
     )
-    sequences = tensor_like(run.prompts, padded(run.prompts, results, run.pad))
+    sequences = tensor_like(run.prompts, padded(run.prompts, results, run.pad, run.healed))
     if not run.config.return_dict_in_generate:
         return sequences
     scores = [hypothesis.score for hypothesis in results]
