@@ -109,8 +109,6 @@ def test_equal_sequences_are_refused() -> None:
         {"dola_layers": "high"},
         {"constraints": [object()], "num_beams": 2},
         {"force_words_ids": [[1]], "num_beams": 2},
-        {"prompt_lookup_num_tokens": 3},
-        {"assistant_early_exit": 2},
         {"guidance_scale": 1.5},
         {"cache_implementation": "quantized"},
         {"num_beams": 2, "do_sample": True},

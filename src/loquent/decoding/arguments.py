@@ -13,6 +13,7 @@ from loquent.decoding.grammar import Completion, grammar_of
 from loquent.decoding.healing import healing_of
 from loquent.decoding.random import branch_seed
 from loquent.decoding.rule_arguments import rules_of
+from loquent.decoding.speculation import speculation
 from loquent.decoding.stop_strings import StopStrings
 from loquent.decoding.stopping import Stopping
 from loquent.decoding.strategies import beam_search, one_by_one
@@ -27,8 +28,6 @@ _NOT_YET: dict[str, Any] = {
     "dola_layers": None,
     "constraints": None,
     "force_words_ids": None,
-    "prompt_lookup_num_tokens": None,
-    "assistant_early_exit": None,
     "guidance_scale": None,
 }
 # Further values that leave a field off.
@@ -60,6 +59,9 @@ def resolve(config: GenerationConfig, prompt: Sequence[int], seed: int, around: 
             length_penalty=config.length_penalty,
             early_stopping=config.early_stopping,
         )
+    readers: tuple[Any, ...] = ()
+    if drafted := speculation(config, len(prompt), new_tokens, sampled, around):
+        strategy, readers = drafted
     healing = healing_of(config, prompt, around)
     decoding = Decoding(
         strategy=strategy,
@@ -69,6 +71,7 @@ def resolve(config: GenerationConfig, prompt: Sequence[int], seed: int, around: 
         sampled=sampled,
         returned=config.num_return_sequences if beams else 1,
         branches=config.num_beams,
+        readers=readers,
         context=_sliding_context(config, len(prompt) + new_tokens - 1, around),
     )
     return [replace(decoding, seed=branch_seed(seed, branch)) for branch in range(branches)]
@@ -108,6 +111,12 @@ def _sliding_context(config: GenerationConfig, read: int, around: Surroundings) 
             f"The prompt and its new tokens take {read} positions, the model has {around.max_positions}, and "
             f'num_beams={config.num_beams} does not go with context_overflow="slide". Ask for fewer tokens, or pass '
             "num_beams=1."
+        )
+    if around.assistant is not None or config.prompt_lookup_num_tokens is not None:
+        raise ContextLengthError(
+            f"The prompt and its new tokens take {read} positions, the model has {around.max_positions}, and drafts "
+            "(assistant_model, assistant_early_exit, prompt_lookup_num_tokens) do not go with "
+            'context_overflow="slide". Ask for fewer tokens, or leave the drafts out.'
         )
     return around.max_positions
 

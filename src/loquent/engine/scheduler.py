@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 from loquent.engine.request import PendingRead, Request
 
+_FEW = 32
+"""Tokens that end a read as a running request's next token does: drafts to verify, or those that a draft has missed."""
+
 
 @dataclass(eq=False, slots=True)
 class Share:
@@ -23,7 +26,7 @@ class Share:
 class Scheduler:
     """Requests in the order of their arrival: admitted when their pages are sure, then given tokens of every step.
 
-    A step first serves the reads that finish within it (the next token of running requests), then long prompts,
+    A step first serves the reads that finish within it (the next tokens of running requests), then long prompts,
     chunk by chunk, within `step_tokens` tokens in all.
     """
 
@@ -79,12 +82,12 @@ class Scheduler:
                 return
 
     def pending(self) -> tuple[list[PendingRead], list[PendingRead]]:
-        """The reads that running requests wait for: those with a token left, and those with more, the prompts."""
+        """The reads that running requests wait for: those that are about to end, and the others, prompts."""
         ends: list[PendingRead] = []
         prompts: list[PendingRead] = []
         for request in self.running:
             for read in request.reads:
-                if read.left == 1:
+                if read.left == 1 or (0 < read.left <= _FEW and len(read.read.sequence)):
                     ends.append(read)
                 elif read.left:
                     prompts.append(read)
@@ -94,9 +97,9 @@ class Scheduler:
         """The next step's work; where tokens cannot be read in parts (`incremental` false), whole reads only."""
         if not incremental:
             return [_share(read, read.left) for read in (*ends, *prompts)]
-        shares = [_share(read, 1) for read in ends[: self.step_tokens]]
-        budget = self.step_tokens - len(shares)
-        for read in prompts:
+        shares: list[Share] = []
+        budget = self.step_tokens
+        for read in (*ends, *prompts):
             if not budget:
                 break
             if read.waits_for is None:

@@ -44,6 +44,8 @@ def generate(
     tokenizer: Any = None,
     stopping_criteria: Any = None,
     logits_processor: Any = None,
+    assistant_model: Any = None,
+    assistant_tokenizer: Any = None,
     context_overflow: str = "error",
     **kwargs: Any,
 ) -> Any:
@@ -60,9 +62,13 @@ def generate(
             `put` raises RequestCancelledError, generating stops and what is there so far is returned.
         seed: makes sampling repeatable; one for all rows, or a list with one for each. Rows with the same prompt and
             seed are equal, sequences of one prompt (`num_return_sequences`) are not.
-        tokenizer: what `stop_strings`, grammars (`regex`, ...) and `token_healing` see texts through.
+        tokenizer: what `stop_strings`, grammars (`regex`, ...), `token_healing`, and drafts of another vocabulary see
+            texts through.
         stopping_criteria: callables `(input_ids, scores) -> bool`, asked about one row at a time.
         logits_processor: callables `(input_ids, scores) -> scores`, called with one row at a time.
+        assistant_model: a model that drafts tokens, which this one verifies several at a time: what comes out is the
+            same, sooner. Of the same vocabulary, or with `tokenizer` and `assistant_tokenizer` of any.
+        assistant_tokenizer: the assistant's, where its vocabulary is another.
         context_overflow: "error" refuses to generate past the model's positions; "slide" drops the oldest half of the
             context whenever it is full.
         **kwargs: any field of GenerationConfig, `attention_mask`, and `input_ids` in place of `inputs`.
@@ -90,6 +96,8 @@ def generate(
         tokenizer=tokenizer,
         stopping_criteria=stopping_criteria,
         logits_processor=logits_processor,
+        assistant_model=assistant_model,
+        assistant_tokenizer=assistant_tokenizer,
         context_overflow=context_overflow,
         **kwargs,
     )

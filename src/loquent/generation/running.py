@@ -16,6 +16,7 @@ from loquent.decoding.task import Decoding, Hypothesis
 from loquent.decoding.trace import Event
 from loquent.engine import Engine, Handle
 from loquent.errors import ArgumentError
+from loquent.generation.assistants import assistant_of
 from loquent.generation.binding import Bound, engine_of
 from loquent.generation.prompts import INPUT_NAMES, Prompts, pad_token, read_prompts
 from loquent.generation.replay import Attentive
@@ -151,6 +152,8 @@ def start(
     tokenizer: Any = None,
     stopping_criteria: Any = None,
     logits_processor: Any = None,
+    assistant_model: Any = None,
+    assistant_tokenizer: Any = None,
     prefix_allowed_tokens_fn: Any = None,
     context_overflow: str = "error",
     default_new_tokens: int = DEFAULT_NEW_TOKENS,
@@ -184,6 +187,7 @@ def start(
         as_given=None if prompts.as_tensors == model.gives_tensors else partial(tensor_like, prompts),
         slide=context_overflow == "slide",
         default_new_tokens=default_new_tokens,
+        assistant=assistant_of(engine, model, config, assistant_model, tokenizer, assistant_tokenizer),
         as_ids=lambda tokens: tensor_like(prompts, tokens[None, :]),
     )
     wanted = _recorded(model, configs)

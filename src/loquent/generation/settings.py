@@ -13,14 +13,15 @@ from loquent.errors import ArgumentError, hint
 # Further arguments that a misspelt one may have meant.
 _ARGUMENTS = frozenset(
     {
-        *("attention_mask", "context_overflow", "generation_config", "input_ids", "logits_processor", "seed"),
-        *("prefix_allowed_tokens_fn", "stopping_criteria", "streamer", "tokenizer"),
+        *("assistant_model", "assistant_tokenizer", "attention_mask", "context_overflow", "generation_config"),
+        *("input_ids", "logits_processor", "prefix_allowed_tokens_fn", "seed", "stopping_criteria", "streamer"),
+        "tokenizer",
     }
 )
 # Arguments of transformers that this version does not have yet; None and False ask for nothing.
 _NOT_YET = frozenset(
     {
-        *("assistant_model", "assistant_tokenizer", "custom_generate", "negative_prompt_attention_mask"),
+        *("custom_generate", "negative_prompt_attention_mask"),
         *("negative_prompt_ids", "synced_gpus", "use_model_defaults"),
     }
 )

@@ -2,5 +2,6 @@
 
 from loquent.decoding.strategies.beam import beam_search
 from loquent.decoding.strategies.single import one_by_one
+from loquent.decoding.strategies.speculative import speculate
 
-__all__ = ["beam_search", "one_by_one"]
+__all__ = ["beam_search", "one_by_one", "speculate"]
