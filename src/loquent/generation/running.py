@@ -187,28 +187,29 @@ def start(
         as_given=None if prompts.as_tensors == model.gives_tensors else partial(tensor_like, prompts),
         slide=context_overflow == "slide",
         default_new_tokens=default_new_tokens,
-        assistant=assistant_of(engine, model, config, assistant_model, tokenizer, assistant_tokenizer),
         as_ids=lambda tokens: tensor_like(prompts, tokens[None, :]),
     )
     wanted = _recorded(model, configs)
     ends = None if deadline is None else time.monotonic() + deadline
-    requests = [
-        (row, _within(ends, replace(decoding, recorded=wanted, traced=traced or config.output_trace)))
-        for row, (config, row_seed) in enumerate(zip(configs, seeds))
-        for decoding in resolve(config, prompts.rows[row].tolist(), row_seed, replace(around, row=row))
-    ]
-    if "texts" in wanted and any(decoding.context for _, decoding in requests):
-        raise ArgumentError(
-            'context_overflow="slide" forgets what was read, so that output_hidden_states and output_attentions cannot '
-            "tell of it. Leave them out, or ask for fewer tokens."
-        )
+    requests = []
+    for row, (config, row_seed) in enumerate(zip(configs, seeds)):
+        assistant = assistant_of(engine, model, config, assistant_model, tokenizer, assistant_tokenizer)
+        own = replace(around, row=row, assistant=assistant)
+        for decoding in resolve(config, prompts.rows[row].tolist(), row_seed, own):
+            _check_recorded(wanted, decoding)
+            told = replace(decoding, recorded=wanted, traced=traced or config.output_trace)
+            requests.append((row, _within(ends, told)))
     engine.refresh()
-    run = Run(engine, prompts, configs, [])
+    return _submitted(Run(engine, prompts, configs, []), requests)
+
+
+def _submitted(run: Run, requests: Sequence[tuple[int, Decoding]]) -> Run:
+    """The run with these requests, each of a row of the inputs; all of them, or none."""
     try:
         for row, decoding in requests:
-            prompt = prompts.rows[row]
-            handle = engine.submit(prompt[: len(prompt) - decoding.healed], decoding)
-            run.requests.append(Submitted(handle, decoding, configs[row], row, run.rows, decoding.returned))
+            prompt = run.prompts.rows[row]
+            handle = run.engine.submit(prompt[: len(prompt) - decoding.healed], decoding)
+            run.requests.append(Submitted(handle, decoding, run.configs[row], row, run.rows, decoding.returned))
     except BaseException:
         run.cancel()
         raise
@@ -236,6 +237,14 @@ def _recorded(model: Bound, configs: Sequence[GenerationConfig]) -> frozenset[Re
     wanted |= {"logits"} if any(config.output_logits for config in asking) else set()
     replayed = any(config.output_attentions or config.output_hidden_states for config in asking)
     return frozenset(wanted | ({"texts"} if replayed else set()))
+
+
+def _check_recorded(wanted: frozenset[Recorded], decoding: Decoding) -> None:
+    if "texts" in wanted and decoding.context:
+        raise ArgumentError(
+            'context_overflow="slide" forgets what was read, so that output_hidden_states and output_attentions cannot '
+            "tell of it. Leave them out, or ask for fewer tokens."
+        )
 
 
 def for_each_row(settings: Sequence[GenerationConfig], rows: int) -> list[GenerationConfig]:
