@@ -13,6 +13,7 @@ from loquent.version import __version__
 
 if TYPE_CHECKING:
     from loquent.config import GenerationConfig, PretrainedConfig
+    from loquent.config.watermarking import SynthIDTextWatermarkingConfig, WatermarkingConfig
     from loquent.decoding.criteria import (
         EosTokenCriteria,
         MaxLengthCriteria,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
         TextIteratorStreamer,
         TextStreamer,
     )
+    from loquent.decoding.watermarks import SynthIDTextWatermarkScorer, WatermarkDetector, WatermarkDetectorOutput
     from loquent.errors import (
         ArgumentError,
         CapacityError,
@@ -154,6 +156,8 @@ __all__ = [
     "StopStringCriteria",
     "StoppingCriteria",
     "StoppingCriteriaList",
+    "SynthIDTextWatermarkScorer",
+    "SynthIDTextWatermarkingConfig",
     "T5Tokenizer",
     "T5TokenizerFast",
     "TemplateError",
@@ -163,6 +167,9 @@ __all__ = [
     "TextStreamer",
     "TokenizerError",
     "TokenizersBackend",
+    "WatermarkDetector",
+    "WatermarkDetectorOutput",
+    "WatermarkingConfig",
     "WhisperTokenizer",
     "WhisperTokenizerFast",
     "__version__",
@@ -174,11 +181,13 @@ __all__ = [
 # Where each public name lives: the same as the imports above, which type checkers and editors read.
 _NAMES_OF_MODULE = {
     "config": "GenerationConfig PretrainedConfig",
+    "config.watermarking": "SynthIDTextWatermarkingConfig WatermarkingConfig",
     "decoding.criteria": (
         "EosTokenCriteria MaxLengthCriteria MaxTimeCriteria StopStringCriteria StoppingCriteria StoppingCriteriaList"
     ),
     "decoding.processors": "LogitsProcessor LogitsProcessorList",
     "decoding.random": "set_seed",
+    "decoding.watermarks": "SynthIDTextWatermarkScorer WatermarkDetector WatermarkDetectorOutput",
     "decoding.streaming": "AsyncTextIteratorStreamer BaseStreamer TextIteratorStreamer TextStreamer",
     "errors": (
         "ArgumentError CapacityError CheckpointError ConfigError ContextLengthError HubError LoquentError "

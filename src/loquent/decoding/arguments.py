@@ -14,6 +14,7 @@ from loquent.decoding.healing import healing_of
 from loquent.decoding.random import branch_seed
 from loquent.decoding.rule_arguments import rules_of
 from loquent.decoding.source_arguments import sources_of
+from loquent.decoding.speculation import speculation
 from loquent.decoding.stop_strings import StopStrings
 from loquent.decoding.stopping import Stopping
 from loquent.decoding.strategies import beam_search, contrastive_search, one_by_one
@@ -26,15 +27,7 @@ _NOT_YET: dict[str, Any] = {
     "num_beam_groups": 1,
     "constraints": None,
     "force_words_ids": None,
-    "prompt_lookup_num_tokens": None,
-    "assistant_early_exit": None,
-    "output_attentions": False,
-    "output_hidden_states": False,
-    "output_scores": False,
-    "output_logits": None,
 }
-# Further values that leave a field off.
-_OFF_TOO: dict[str, Any] = {"output_logits": False}
 
 
 def resolve(config: GenerationConfig, prompt: Sequence[int], seed: int, around: Surroundings) -> list[Decoding]:
@@ -68,6 +61,9 @@ def resolve(config: GenerationConfig, prompt: Sequence[int], seed: int, around: 
         )
     elif candidates:
         strategy = partial(contrastive_search, alpha=config.penalty_alpha or 0.0, count=candidates, layer=around.layers)
+    readers: tuple[Any, ...] = ()
+    if drafted := speculation(config, len(prompt), new_tokens, sampled, around):
+        strategy, readers = drafted
     read = max(len(prompt), shadowed) + new_tokens - unread
     decoding = Decoding(
         strategy=strategy,
@@ -80,6 +76,7 @@ def resolve(config: GenerationConfig, prompt: Sequence[int], seed: int, around: 
         own_tokens=1 if candidates else 0,
         source=sourced.source,
         shadow=sourced.shadow,
+        readers=readers,
         context=_sliding_context(config, read, around),
     )
     return [replace(decoding, seed=branch_seed(seed, branch)) for branch in range(branches)]
@@ -125,6 +122,12 @@ def _sliding_context(config: GenerationConfig, read: int, around: Surroundings) 
             f"The prompt and its new tokens take {read} positions, the model has {around.max_positions}, and {fixed} "
             'does not go with context_overflow="slide". Ask for fewer tokens, or leave it out.'
         )
+    if around.assistant is not None or config.prompt_lookup_num_tokens is not None:
+        raise ContextLengthError(
+            f"The prompt and its new tokens take {read} positions, the model has {around.max_positions}, and drafts "
+            "(assistant_model, assistant_early_exit, prompt_lookup_num_tokens) do not go with "
+            'context_overflow="slide". Ask for fewer tokens, or leave the drafts out.'
+        )
     return around.max_positions
 
 
@@ -162,7 +165,7 @@ def _candidates(config: GenerationConfig) -> int:
 def _check_supported(config: GenerationConfig) -> None:
     for name, off in _NOT_YET.items():
         value = getattr(config, name)
-        if value != off and value != _OFF_TOO.get(name, off):
+        if value != off:
             raise ArgumentError(f"{name}={value!r} is not supported yet. Leave it at {off!r}.")
     if config.cache_implementation == "quantized":
         raise ArgumentError("cache_implementation='quantized' is not supported yet. Leave it at None.")

@@ -27,17 +27,12 @@ def sources_of(config: GenerationConfig, prompt: Sequence[int], around: Surround
     Guidance acts on what DoLa leaves; its negative prompt is scored by the whole model alone, as in transformers.
 
     Raises:
-        ArgumentError: a layer is not there, or a negative prompt goes without a scale.
+        ArgumentError: a layer is not there, or a negative prompt has tokens that are not.
     """
     sources: list[Source] = []
     if config.dola_layers is not None:
         sources.append(DoLa(candidate_layers(config.dola_layers, around.layers, around.tied)))
     negative, scale = around.negative_prompt, config.guidance_scale
-    if negative is not None and scale is None:
-        raise ArgumentError(
-            "negative_prompt_ids has no effect without guidance_scale. Pass guidance_scale, such as 1.5, or leave "
-            "negative_prompt_ids out."
-        )
     if scale is None or scale == 1:
         return Sourced(partial(scored_by, tuple(sources)) if sources else None)
     negative = np.array(prompt[-1:], np.int64) if negative is None else negative

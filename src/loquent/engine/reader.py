@@ -93,7 +93,9 @@ class Reader:
                 tokens = tokens[pending.fed : pending.fed + share.count]
             if not self.backend.incremental:
                 tokens = np.concatenate([sequence.tokens, tokens])
+                memory = sequence.memory.fork()  # the text stays the same
                 sequence.rewind(0)
+                sequence.memory = memory
             needed = sequence.prepare(tokens)
             if needed:
                 if {target for _, target in needed} & {source for source, _ in copies}:
@@ -101,7 +103,7 @@ class Reader:
                     copies = []
                 copies += needed
             choice = None
-            if share.last and request.chooser is not None and len(pending.asked) == 1:
+            if share.last and request.chooser is not None and self.backend.selects and len(pending.asked) == 1:
                 choice = request.chooser.choice(pending.number, pending.asked[0].want, sequence)
             scored = None if share.scored == share.rows else share.scored
             segments.append(

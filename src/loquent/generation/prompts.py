@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +30,7 @@ class Prompts:
     """What is to be continued."""
 
     columns: NDArray[np.int64]  # (rows, length), as the caller laid them out, padding included
+    kept: NDArray[np.bool_]  # (rows, length): which of them are the row's own, and no padding
     rows: list[NDArray[np.int64]]  # each row's own tokens
     device: Any  # of the caller's tensors; None where there were none
     as_tensors: bool = True  # whether results are torch's tensors, or else arrays
@@ -65,24 +66,31 @@ def read_prompts(
     columns, kept = _tokens("input_ids", ids, "attention_mask", mask, config)
     rows, is_tensor = [row[keep] for row, keep in zip(columns, kept)], hasattr(ids, "cpu")
     last = kept.shape[1] - 1 - np.argmax(kept[:, ::-1], axis=1)
-    return Prompts(columns, rows, getattr(ids, "device", None) if is_tensor else None, is_tensor or gives_tensors, last)
+    device = getattr(ids, "device", None) if is_tensor else None
+    return Prompts(columns, kept, rows, device, is_tensor or gives_tensors, last)
 
 
 def read_negative_prompts(
-    ids: Any, mask: Any, config: GenerationConfig, rows: int
+    ids: Any, mask: Any, configs: Sequence[GenerationConfig]
 ) -> list[NDArray[np.int64]] | list[None]:
     """`negative_prompt_ids` and its mask: each row's own tokens, or None for each where there are none.
 
-    A single row is that of all.
+    A single row is that of all. There is a config for each row.
 
     Raises:
-        ArgumentError: they are no ids, the mask does not fit them, or there are too few or many.
+        ArgumentError: they are no ids, the mask does not fit them, there are too few or many, or no row is guided.
     """
+    rows = len(configs)
     if ids is None:
         if mask is not None:
             raise ArgumentError("negative_prompt_attention_mask has no effect without negative_prompt_ids. Pass both.")
         return [None] * rows
-    columns, kept = _tokens("negative_prompt_ids", ids, "negative_prompt_attention_mask", mask, config)
+    if all(config.guidance_scale is None for config in configs):
+        raise ArgumentError(
+            "negative_prompt_ids has no effect without guidance_scale. Pass guidance_scale, such as 1.5, or leave "
+            "negative_prompt_ids out."
+        )
+    columns, kept = _tokens("negative_prompt_ids", ids, "negative_prompt_attention_mask", mask, configs[0])
     negative = [row[keep] for row, keep in zip(columns, kept)]
     if len(negative) not in (1, rows):
         raise ArgumentError(
