@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from loquent.config.generation import GenerationConfig
+from loquent.decoding.beam_arguments import beams_of
 from loquent.decoding.random import branch_seed
 from loquent.decoding.rule_arguments import rules_of
 from loquent.decoding.stop_strings import StopStrings
 from loquent.decoding.stopping import Stopping
-from loquent.decoding.strategies import beam_search, one_by_one
+from loquent.decoding.strategies import one_by_one
 from loquent.decoding.surroundings import Surroundings, as_tuple
-from loquent.decoding.task import Decoding, Strategy, Task
+from loquent.decoding.task import Decoding
 from loquent.errors import ArgumentError, ContextLengthError
 
 # Field -> the value that leaves it off. Each selects a strategy or an output that this version does not have yet.
 _NOT_YET: dict[str, Any] = {
-    "num_beam_groups": 1,
     "penalty_alpha": None,
     "dola_layers": None,
-    "constraints": None,
-    "force_words_ids": None,
     "prompt_lookup_num_tokens": None,
     "assistant_early_exit": None,
     "guidance_scale": None,
@@ -65,16 +62,8 @@ def resolve(config: GenerationConfig, prompt: Sequence[int], seed: int, around: 
             f"num_return_sequences={branches} makes equal sequences in greedy search. "
             "Pass do_sample=True (and a temperature above 0), or num_beams of at least as many."
         )
-    strategy: Callable[[Task], Strategy] = one_by_one
-    if beams:
-        strategy = partial(
-            beam_search,
-            width=config.num_beams,
-            length_penalty=config.length_penalty,
-            early_stopping=config.early_stopping,
-        )
     decoding = Decoding(
-        strategy=strategy,
+        strategy=beams_of(config, sampled, around) or one_by_one,
         stopping=_stopping(config, new_tokens, around),
         rules=tuple(rules_of(config, len(prompt), new_tokens, sampled, around)),
         sampled=sampled,
@@ -130,11 +119,6 @@ def _check_supported(config: GenerationConfig) -> None:
             raise ArgumentError(f"{name}={value!r} is not supported yet. Leave it at {off!r}.")
     if config.cache_implementation == "quantized":
         raise ArgumentError("cache_implementation='quantized' is not supported yet. Leave it at None.")
-    if config.num_beams > 1 and config.do_sample:
-        raise ArgumentError(
-            f"num_beams={config.num_beams} with do_sample=True (beam-search sampling) is not supported yet. "
-            "Leave one of them out."
-        )
 
 
 def _check_prompt(prompt: Sequence[int], around: Surroundings) -> None:
