@@ -13,6 +13,7 @@ from loquent.version import __version__
 
 if TYPE_CHECKING:
     from loquent.config import GenerationConfig, PretrainedConfig
+    from loquent.decoding.constraints import Constraint, DisjunctiveConstraint, PhrasalConstraint
     from loquent.decoding.criteria import (
         EosTokenCriteria,
         MaxLengthCriteria,
@@ -107,7 +108,9 @@ __all__ = [
     "CodeLlamaTokenizer",
     "CodeLlamaTokenizerFast",
     "ConfigError",
+    "Constraint",
     "ContextLengthError",
+    "DisjunctiveConstraint",
     "DogeConfig",
     "DogeForCausalLM",
     "DogeModel",
@@ -145,6 +148,7 @@ __all__ = [
     "NativeError",
     "OpenAIGPTTokenizer",
     "OpenAIGPTTokenizerFast",
+    "PhrasalConstraint",
     "PreTrainedModel",
     "PreTrainedTokenizer",
     "PreTrainedTokenizerBase",
@@ -174,6 +178,7 @@ __all__ = [
 # Where each public name lives: the same as the imports above, which type checkers and editors read.
 _NAMES_OF_MODULE = {
     "config": "GenerationConfig PretrainedConfig",
+    "decoding.constraints": "Constraint DisjunctiveConstraint PhrasalConstraint",
     "decoding.criteria": (
         "EosTokenCriteria MaxLengthCriteria MaxTimeCriteria StopStringCriteria StoppingCriteria StoppingCriteriaList"
     ),

