@@ -13,6 +13,7 @@ from loquent.version import __version__
 
 if TYPE_CHECKING:
     from loquent.config import GenerationConfig, PretrainedConfig
+    from loquent.config.watermarking import SynthIDTextWatermarkingConfig, WatermarkingConfig
     from loquent.decoding.constraints import Constraint, DisjunctiveConstraint, PhrasalConstraint
     from loquent.decoding.criteria import (
         EosTokenCriteria,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
         TextIteratorStreamer,
         TextStreamer,
     )
+    from loquent.decoding.watermarks import SynthIDTextWatermarkScorer, WatermarkDetector, WatermarkDetectorOutput
     from loquent.errors import (
         ArgumentError,
         CapacityError,
@@ -158,6 +160,8 @@ __all__ = [
     "StopStringCriteria",
     "StoppingCriteria",
     "StoppingCriteriaList",
+    "SynthIDTextWatermarkScorer",
+    "SynthIDTextWatermarkingConfig",
     "T5Tokenizer",
     "T5TokenizerFast",
     "TemplateError",
@@ -167,6 +171,9 @@ __all__ = [
     "TextStreamer",
     "TokenizerError",
     "TokenizersBackend",
+    "WatermarkDetector",
+    "WatermarkDetectorOutput",
+    "WatermarkingConfig",
     "WhisperTokenizer",
     "WhisperTokenizerFast",
     "__version__",
@@ -178,12 +185,14 @@ __all__ = [
 # Where each public name lives: the same as the imports above, which type checkers and editors read.
 _NAMES_OF_MODULE = {
     "config": "GenerationConfig PretrainedConfig",
+    "config.watermarking": "SynthIDTextWatermarkingConfig WatermarkingConfig",
     "decoding.constraints": "Constraint DisjunctiveConstraint PhrasalConstraint",
     "decoding.criteria": (
         "EosTokenCriteria MaxLengthCriteria MaxTimeCriteria StopStringCriteria StoppingCriteria StoppingCriteriaList"
     ),
     "decoding.processors": "LogitsProcessor LogitsProcessorList",
     "decoding.random": "set_seed",
+    "decoding.watermarks": "SynthIDTextWatermarkScorer WatermarkDetector WatermarkDetectorOutput",
     "decoding.streaming": "AsyncTextIteratorStreamer BaseStreamer TextIteratorStreamer TextStreamer",
     "errors": (
         "ArgumentError CapacityError CheckpointError ConfigError ContextLengthError HubError LoquentError "

@@ -15,6 +15,8 @@ import transformers
 from loquent.config import GenerationConfig, PretrainedConfig
 from loquent.errors import ArgumentError, CheckpointError, ConfigError
 
+OUR_OWN = {"seed", "response_format", "regex", "grammar", "choice"}
+
 
 def test_fields_and_defaults_are_those_of_transformers() -> None:
     theirs = transformers.GenerationConfig().to_dict()
@@ -22,7 +24,7 @@ def test_fields_and_defaults_are_those_of_transformers() -> None:
     assert {name: ours[name] for name in theirs if name not in {"transformers_version", "_from_model_config"}} == {
         name: value for name, value in theirs.items() if name not in {"transformers_version", "_from_model_config"}
     }
-    assert set(ours) - set(theirs) == {"seed"}
+    assert set(ours) - set(theirs) == OUR_OWN
 
 
 def test_printing_shows_what_differs() -> None:
@@ -216,7 +218,7 @@ def test_from_a_models_config_as_transformers_does(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(stored))
     ours = GenerationConfig.from_model_config(PretrainedConfig.from_pretrained(tmp_path))
     theirs = transformers.GenerationConfig.from_model_config(transformers.GPT2Config.from_pretrained(tmp_path))
-    dropped = {"transformers_version", "seed", "_from_model_config"}
+    dropped = {"transformers_version", "_from_model_config", *OUR_OWN}
     assert {name: value for name, value in ours.to_dict().items() if name not in dropped} == {
         name: value for name, value in theirs.to_dict().items() if name not in dropped
     }

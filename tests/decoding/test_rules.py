@@ -13,24 +13,45 @@ import transformers.generation.logits_process as theirs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from loquent.config.watermarking import SynthIDTextWatermarkingConfig, WatermarkingConfig
 from loquent.decoding.arrays import to_numpy
 from loquent.decoding.rules import (
+    DRY,
     ORDER,
+    XTC,
+    AllowedTokens,
     BadWords,
     Context,
     Custom,
+    EncoderNoRepeatNgrams,
+    EncoderRepetitionPenalty,
+    Epsilon,
+    Eta,
+    ExponentialDecay,
     ForcedBegin,
     ForcedEnd,
+    FrequencyPresence,
+    Grammar,
+    GreenList,
     MinLength,
     MinP,
+    Mirostat,
     NoRepeatNgrams,
+    PrefixAllowed,
+    RemoveInvalid,
+    Renormalize,
     RepetitionPenalty,
     Rule,
+    SequenceBias,
     Suppress,
     SuppressAtBegin,
+    SynthID,
     Temperature,
+    TopH,
     TopK,
+    TopNSigma,
     TopP,
+    Typical,
     apply_rules,
 )
 
@@ -40,6 +61,27 @@ LENGTH = 9  # where a forced end comes
 
 Library = Callable[[Any], Any]
 LIBRARIES: dict[str, Library] = {"numpy": np.array, "torch": torch.tensor}
+
+GREEN = WatermarkingConfig(greenlist_ratio=0.4, bias=1.5, hashing_key=987654321987)
+OWN_GREEN = WatermarkingConfig(greenlist_ratio=0.5, bias=-1.0, seeding_scheme="selfhash", context_width=2)
+
+
+def mark_of_theirs(config: WatermarkingConfig) -> Callable[[Any, Any], Any]:
+    processor = theirs.WatermarkLogitsProcessor(VOCABULARY, "cpu", **config.to_dict())
+    if config.seeding_scheme == "lefthash":
+        return processor
+
+    def on_a_small_vocabulary(input_ids: Any, scores: Any) -> Any:
+        """Its loop over the 40 best tokens fails where there are fewer."""
+        green = processor._get_greenlist_ids
+        tokens = scores[0].sort(descending=True).indices.tolist()
+        own = [token for token in tokens if token in green(torch.cat([input_ids[0], torch.tensor([token])]))]
+        marked = scores.clone()
+        marked[0, own] += config.bias
+        return marked if input_ids.shape[1] >= config.context_width else scores
+
+    return on_a_small_vocabulary
+
 
 CASES: dict[str, tuple[Rule, Callable[[], Any]]] = {
     "temperature": (Temperature(0.7), lambda: theirs.TemperatureLogitsWarper(0.7)),
@@ -70,6 +112,29 @@ CASES: dict[str, tuple[Rule, Callable[[], Any]]] = {
     "forced begin": (ForcedBegin(4), lambda: theirs.ForcedBOSTokenLogitsProcessor(4)),
     "forced end": (ForcedEnd((6,), LENGTH), lambda: theirs.ForcedEOSTokenLogitsProcessor(LENGTH, 6)),
     "forced ends": (ForcedEnd((6, 2), LENGTH), lambda: theirs.ForcedEOSTokenLogitsProcessor(LENGTH, [6, 2])),
+    "typical": (Typical(0.5), lambda: theirs.TypicalLogitsWarper(0.5)),
+    "typical, nearly all": (Typical(0.97), lambda: theirs.TypicalLogitsWarper(0.97)),
+    "typical, 4 kept": (Typical(0.2, 4), lambda: theirs.TypicalLogitsWarper(0.2, min_tokens_to_keep=4)),
+    "epsilon": (Epsilon(0.1), lambda: theirs.EpsilonLogitsWarper(0.1)),
+    "epsilon, 3 kept": (Epsilon(0.9, 3), lambda: theirs.EpsilonLogitsWarper(0.9, min_tokens_to_keep=3)),
+    "eta": (Eta(0.3), lambda: theirs.EtaLogitsWarper(0.3)),
+    "eta, 3 kept": (Eta(0.6, 3), lambda: theirs.EtaLogitsWarper(0.6, min_tokens_to_keep=3)),
+    "top-p, 3 kept": (TopP(0.1, 3), lambda: theirs.TopPLogitsWarper(0.1, min_tokens_to_keep=3)),
+    "min-p, 3 kept": (MinP(0.9, 3), lambda: theirs.MinPLogitsWarper(0.9, min_tokens_to_keep=3)),
+    "sequence bias": (
+        SequenceBias((((5,), 1.5), ((5, 6), -2.0), ((1, 2), 3.0), ((0, 2), -1.0), ((2, 1, 3), 0.25))),
+        lambda: theirs.SequenceBiasLogitsProcessor(
+            {(5,): 1.5, (5, 6): -2.0, (1, 2): 3.0, (0, 2): -1.0, (2, 1, 3): 0.25}
+        ),
+    ),
+    "decay": (
+        ExponentialDecay(1, 1.3, (3, 7)),
+        lambda: theirs.ExponentialDecayLengthPenalty((1, 1.3), [3, 7], PROMPT),
+    ),
+    "invalid removed": (RemoveInvalid(), lambda: theirs.InfNanRemoveLogitsProcessor()),
+    "renormalized": (Renormalize(), lambda: theirs.LogitNormalization()),
+    "green list": (GreenList(GREEN, VOCABULARY), lambda: mark_of_theirs(GREEN)),
+    "green list of itself": (GreenList(OWN_GREEN, VOCABULARY), lambda: mark_of_theirs(OWN_GREEN)),
     "suppressed": (Suppress((0, 12)), lambda: theirs.SuppressTokensLogitsProcessor([0, 12])),
     "suppressed at the begin": (
         SuppressAtBegin((1, 2)),
@@ -114,10 +179,10 @@ def test_rules_are_those_of_transformers(case: tuple[Rule, Callable[[], Any]], l
     random = np.random.default_rng(0)
     for length in [1, *range(PROMPT, LENGTH + 1)] * 3:
         tokens = random.integers(0, 4, length).tolist()
-        if isinstance(rule, BadWords) and length < 3:
+        if isinstance(rule, BadWords | SequenceBias) and length < 3:
             continue  # see test_a_bad_word_is_banned_in_a_short_text
         scores = (random.standard_normal(VOCABULARY) * 3).tolist()
-        if length == 1 and isinstance(rule, SuppressAtBegin | MinLength):
+        if length == 1 and isinstance(rule, SuppressAtBegin | MinLength | ExponentialDecay):
             continue  # their prompt length is fixed
         [found] = applied(library, [scores], [(rule,)], [tokens])
         assert_same(found, expected(make(), scores, tokens))
@@ -150,6 +215,23 @@ kinds = st.fixed_dictionaries(
         "top-k": st.integers(1, 15).map(TopK),
         "top-p": st.floats(0.05, 0.95).map(TopP),
         "min-p": st.floats(0, 0.5).map(MinP),
+        "bias": st.sampled_from([SequenceBias((((5,), 2.0), ((1, 2), -3.0))), SequenceBias((((8,), 1.0),))]),
+        "encoder": st.floats(0.5, 2).map(EncoderRepetitionPenalty),
+        "encoder ngrams": st.integers(1, 3).map(EncoderNoRepeatNgrams),
+        "frequency": st.tuples(st.floats(-1, 1), st.floats(-1, 1)).map(lambda both: FrequencyPresence(*both)),
+        "dry": st.integers(1, 3).map(lambda least: DRY(0.5, 1.75, least, ((2,),))),
+        "allowed": st.sets(st.integers(0, 12), min_size=5).map(lambda some: AllowedTokens(tuple(some), VOCABULARY)),
+        "decay": st.floats(0.5, 1.5).map(lambda factor: ExponentialDecay(1, factor, (3, 7))),
+        "top-n-sigma": st.floats(0.5, 3).map(TopNSigma),
+        "top-h": st.floats(0.1, 1).map(TopH),
+        "typical": st.floats(0.05, 0.95).map(Typical),
+        "epsilon": st.floats(0.01, 0.5).map(Epsilon),
+        "eta": st.floats(0.01, 0.5).map(Eta),
+        "xtc": st.floats(0, 1).map(lambda often: XTC(often, 0.1)),
+        "mirostat": st.floats(0.5, 4).map(lambda tau: Mirostat(tau, 0.1)),
+        "green": st.sampled_from([GreenList(GREEN, VOCABULARY), GreenList(OWN_GREEN, VOCABULARY)]),
+        "synthid": st.integers(2, 4).map(lambda size: SynthID(SynthIDTextWatermarkingConfig(size, [5, 9, 2]))),
+        "renormalize": st.just(Renormalize()),
     },
 )
 
@@ -183,10 +265,22 @@ def test_the_order_is_that_of_transformers() -> None:
         "top_k": 5,
         "top_p": 0.7,
         "min_p": 0.1,
+        "typical_p": 0.9,
+        "epsilon_cutoff": 0.01,
+        "eta_cutoff": 0.01,
+        "sequence_bias": [[[3], 1.0]],
+        "encoder_repetition_penalty": 1.1,
+        "encoder_no_repeat_ngram_size": 3,
+        "remove_invalid_values": True,
+        "exponential_decay_length_penalty": (3, 1.2),
+        "renormalize_logits": True,
+        "watermarking_config": {"bias": 1.0},
         "eos_token_id": [2],
     }
     config = transformers_config(fields)
-    made = small_model()._get_logits_processor(config, PROMPT, None, None, theirs.LogitsProcessorList())
+    made = small_model()._get_logits_processor(
+        config, PROMPT, torch.tensor([[1, 2]]), lambda *_: [1], theirs.LogitsProcessorList(), device="cpu"
+    )
     names = {
         "RepetitionPenaltyLogitsProcessor": RepetitionPenalty,
         "NoRepeatNGramLogitsProcessor": NoRepeatNgrams,
@@ -201,10 +295,22 @@ def test_the_order_is_that_of_transformers() -> None:
         "TopKLogitsWarper": TopK,
         "TopPLogitsWarper": TopP,
         "MinPLogitsWarper": MinP,
+        "TypicalLogitsWarper": Typical,
+        "EpsilonLogitsWarper": Epsilon,
+        "EtaLogitsWarper": Eta,
+        "SequenceBiasLogitsProcessor": SequenceBias,
+        "EncoderRepetitionPenaltyLogitsProcessor": EncoderRepetitionPenalty,
+        "EncoderNoRepeatNGramLogitsProcessor": EncoderNoRepeatNgrams,
+        "PrefixConstrainedLogitsProcessor": PrefixAllowed,
+        "InfNanRemoveLogitsProcessor": RemoveInvalid,
+        "ExponentialDecayLengthPenalty": ExponentialDecay,
+        "WatermarkLogitsProcessor": GreenList,
+        "LogitNormalization": Renormalize,
     }
     order = list(dict.fromkeys(names[type(processor).__name__] for processor in made))
-    assert order == [rule for rule in ORDER if rule is not Custom]
-    assert ORDER.index(Custom) == ORDER.index(Temperature) - 1  # where transformers merges a caller's own
+    assert order == [rule for rule in ORDER if rule in order]
+    assert set(order) == set(names.values())
+    assert ORDER.index(SuppressAtBegin) < ORDER.index(Custom) < ORDER.index(Temperature)  # where it merges others
 
 
 @settings(max_examples=100, deadline=None)

@@ -32,7 +32,7 @@ def product(matrix: Any, tokens: int) -> tuple[NDArray[np.float32], NDArray[np.f
     ids = np.arange(tokens, dtype=np.int64) % matrix.rows
     store = core.Store([(1, 1, False)], 16, "float32")
     store.resize(1)
-    segment = SimpleNamespace(tokens=ids, start=0, pages=np.zeros(1, np.int64), rows=tokens, choice=None)
+    segment = SimpleNamespace(tokens=ids, start=0, pages=np.zeros(1, np.int64), rows=tokens, choice=None, scored=None)
     logits, hidden, _ = plan.run(store, [segment], None, [LAYER])
     return hidden[LAYER], np.array(logits)
 

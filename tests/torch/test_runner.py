@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -205,3 +206,95 @@ def test_a_store_of_another_type_is_refused() -> None:
     with torch.no_grad():
         expected = model(torch.arange(3)[None]).logits[0, -1].float()
     torch.testing.assert_close(logits[0], expected, atol=0.05, rtol=0.05)
+
+
+def read_once(backend: TorchBackend, fields: list[dict[str, Any]], layers: tuple[int, ...] = ()) -> Any:
+    """One step of sequences of 12 tokens, each on pages of its own."""
+    store = backend.open_store(PAGE)
+    store.resize(3 * len(fields))
+    segments = [
+        Segment((np.arange(12) * 5 + 7 * place) % VOCABULARY, 0, np.arange(3) + 3 * place, span=12, **given)
+        for place, given in enumerate(fields)
+    ]
+    return backend.run(store, segments, layers)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_hidden_states_of_more_rows_than_are_scored(name: str) -> None:
+    backend = TorchBackend(model_of(name))
+    everything = read_once(backend, [{"rows": 12}] * 4, layers=(0, 1, 2))
+    some = read_once(
+        backend,
+        [{"rows": 12, "scored": 1}, {"rows": 3}, {"rows": 2, "scored": 0}, {"rows": 0}],
+        layers=(0, 2),
+    )
+    rows = [*range(12), 21, 22, 23, 34, 35]
+    torch.testing.assert_close(some.logits, everything.logits[[11, 21, 22, 23]], atol=1e-5, rtol=1e-4)
+    assert sorted(some.hidden) == [0, 2]
+    for layer, states in some.hidden.items():
+        torch.testing.assert_close(states, everything.hidden[layer][rows], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(backend.head(some.hidden[2][-2:]), everything.logits[[34, 35]], atol=1e-5, rtol=1e-4)
+    nothing = read_once(backend, [{"rows": 0}, {"rows": 2, "scored": 0}], layers=(1,))
+    assert (nothing.logits.shape, nothing.hidden[1].shape) == ((0, VOCABULARY), (2, 32))
+
+
+def test_the_heads_logits_are_float32_in_any_type() -> None:
+    model = tiny("llama").to(torch.bfloat16)
+    backend, states = TorchBackend(model), torch.randn(5, 32, generator=torch.Generator().manual_seed(1))
+    logits = backend.head(states)
+    assert logits.dtype == torch.float32
+    expected = states.bfloat16().float() @ model.head.weight.float().T
+    torch.testing.assert_close(logits, expected, atol=0.02, rtol=0.02)
+    assert backend.head(states[:0]).shape == (0, VOCABULARY)
+
+
+@pytest.mark.parametrize("fields", [{"rows": 13}, {"rows": -1}, {"rows": 2, "scored": 3}, {"rows": 2, "scored": -1}])
+def test_rows_that_are_not_there_are_refused(fields: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match=f"12 tokens cannot have {fields['rows']} rows"):
+        read_once(TorchBackend(model_of("gpt2")), [{"rows": 1}, fields])
+
+
+def test_layers_depths_and_states_that_are_not_there_are_refused() -> None:
+    backend = TorchBackend(model_of("gpt2"))
+    for layer in (-1, 3):
+        with pytest.raises(ValueError, match=f"no layer {layer} of 0 to 2"):
+            read_once(backend, [{"rows": 1}], layers=(0, layer))
+    with pytest.raises(ValueError, match="no layer 2 of 0 to 1"):
+        read_once(backend.truncated(1), [{"rows": 1}], layers=(2,))
+    for depth in (0, 2, -1):
+        with pytest.raises(ValueError, match=f"depth={depth}"):
+            backend.truncated(depth)
+    with pytest.raises(ValueError, match="depth=1"):
+        backend.truncated(1).truncated(1)
+    for shape in ((32,), (2, 31), (1, 2, 32)):
+        with pytest.raises(ValueError, match=r"not \(rows, 32\)"):
+            backend.head(torch.zeros(shape))
+
+
+def test_a_truncated_backend_has_a_smaller_store_and_says_so() -> None:
+    backend = TorchBackend(model_of("doge"), "there are hooks on head")
+    shallow = backend.truncated(1)
+    assert (backend.layers, shallow.layers) == (2, 1)
+    assert shallow.describe() == "torch (float32 on cpu; there are hooks on head; the first 1 of 2 blocks)"
+    assert 2 * shallow.open_store(PAGE).bytes_per_page == backend.open_store(PAGE).bytes_per_page
+
+
+@pytest.mark.parametrize("asked", [0, 1], ids=["the whole is asked first", "the truncated one is asked first"])
+def test_a_truncated_backend_follows_what_is_written_past_torch(asked: int) -> None:
+    model = tiny("llama")
+    backend = TorchBackend(model)
+    views = [backend, backend.truncated(1)]
+    before = [read_once(view, [{"rows": 12}]).logits for view in views]  # with packed copies from here on
+    assert not any(view.weights_changed() for view in views)
+    for parameter in model.parameters():
+        parameter.data.mul_(1.3)
+    assert views[asked].weights_changed()
+    after = [read_once(view, [{"rows": 12}]).logits for view in views]
+    assert views[1 - asked].weights_changed()
+    assert not any(view.weights_changed() for view in views)
+    with torch.no_grad():
+        expected = model(((torch.arange(12) * 5) % VOCABULARY)[None], output_hidden_states=True)
+        shallow = model.head(model.base_model.norm(expected.hidden_states[1][0]))
+    torch.testing.assert_close(after[0], expected.logits[0], atol=5e-5, rtol=1e-3)
+    torch.testing.assert_close(after[1], shallow, atol=5e-5, rtol=1e-3)
+    assert not any(torch.allclose(rows, old, atol=1e-3) for rows, old in zip(after, before))

@@ -16,6 +16,7 @@ from loquent.config.fields import FieldTable, field_table
 from loquent.config.generation_checks import check_conflicts, check_saved, check_values
 from loquent.config.json_file import JsonFile, saving_folder
 from loquent.config.reading import read_config_dict
+from loquent.config.watermarking import watermarking_config
 from loquent.errors import ArgumentError, ConfigError
 from loquent.hub.push import repository_of
 from loquent.hub.resolve import HUB_KEYWORDS, is_plain_name, resolve_file
@@ -106,6 +107,35 @@ class GenerationConfig(JsonFile):
     low_memory: bool | None = None
     watermarking_config: Any = None
 
+    # Rules that transformers 4 has not, under the names of vLLM, llama.cpp and text-generation-webui. A breaker of DRY
+    # is a text or a token; `dry_range` is how many of the last tokens are looked at (0: all). Mirostat takes the place
+    # of `top_k` and all else that truncates.
+    top_h: float | None = None
+    top_n_sigma: float | None = None
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    logit_bias: dict[int, float] | None = None
+    allowed_token_ids: list[int] | None = None
+    dry_multiplier: float = 0.0
+    dry_base: float = 1.75
+    dry_allowed_length: int = 2
+    dry_sequence_breakers: list[str | int] = ["\n", ":", '"', "*"]  # noqa: RUF012 - a default, copied for each config
+    dry_range: int = 0
+    xtc_probability: float = 0.0
+    xtc_threshold: float = 0.1
+    mirostat_mode: int = 0
+    mirostat_tau: float = 5.0
+    mirostat_eta: float = 0.1
+
+    # What the text must be, one of them at most: JSON of a schema (OpenAI's `{"type": "json_schema", "json_schema":
+    # {"schema": ...}}` or `{"type": "json_object"}`, the schema itself, or a pydantic model), a text that a regular
+    # expression matches as a whole, a text of a grammar (https://github.com/guidance-ai/llguidance's Lark syntax), or
+    # one of some texts. They need a tokenizer, and `pip install "loquent[structured]"`.
+    response_format: dict[str, Any] | None = None
+    regex: str | None = None
+    grammar: str | None = None
+    choice: list[str] | None = None
+
     # What is returned.
     num_return_sequences: int = 1
     output_attentions: bool = False
@@ -183,6 +213,10 @@ class GenerationConfig(JsonFile):
             return
         if name == "cache_config" and hasattr(value, "to_dict"):
             value = value.to_dict()
+        if name == "watermarking_config":
+            value = watermarking_config(value)
+        if name == "response_format" and hasattr(value, "model_json_schema"):
+            value = value.model_json_schema()
         self.__dict__[name] = copy.copy(self._table.coerce(name, value))
         self._nulls.discard(name)
         self._set_at[name] = self._step

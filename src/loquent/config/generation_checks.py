@@ -15,6 +15,9 @@ _CACHES = (
 )
 
 
+_DEEPEST = 48
+
+
 def _at_least(least: float, unit: str = "a number") -> tuple[Callable[[Any], bool], str]:
     return lambda value: value >= least, f"{unit} that is {least} or more"
 
@@ -50,6 +53,22 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "encoder_repetition_penalty": _POSITIVE,
     "no_repeat_ngram_size": _COUNT_OR_NONE,
     "encoder_no_repeat_ngram_size": _COUNT_OR_NONE,
+    "exponential_decay_length_penalty": (
+        lambda value: value[0] >= 0 and value[1] > 0,
+        "a count of tokens and a factor above 0, such as (20, 1.05)",
+    ),
+    "top_h": _SHARE,
+    "top_n_sigma": _POSITIVE,
+    "allowed_token_ids": (bool, "at least one token"),
+    "dry_multiplier": _at_least(0),
+    "dry_base": _at_least(1),
+    "dry_allowed_length": _COUNT,
+    "dry_range": _COUNT_OR_NONE,
+    "xtc_probability": _PROBABILITY,
+    "xtc_threshold": _PROBABILITY,
+    "mirostat_mode": (lambda value: value in (0, 2), "0 for none, or 2 for mirostat 2; there is no version 1 here"),
+    "mirostat_tau": _POSITIVE,
+    "mirostat_eta": _at_least(0),
     "num_assistant_tokens": _COUNT,
     "assistant_confidence_threshold": _PROBABILITY,
     "prompt_lookup_num_tokens": _COUNT,
@@ -67,6 +86,10 @@ _SAMPLING_ONLY: dict[str, tuple[Any, ...]] = {
     "typical_p": (1.0,),
     "epsilon_cutoff": (0.0,),
     "eta_cutoff": (0.0,),
+    "top_h": (None,),
+    "top_n_sigma": (None,),
+    "xtc_probability": (0.0,),
+    "mirostat_mode": (0,),
 }
 _BEAMS_ONLY: dict[str, tuple[Any, ...]] = {
     "early_stopping": (False,),
@@ -86,6 +109,21 @@ def check_values(fields: Fields) -> None:
         value = fields[name]
         if value is not None and not fits(value):
             raise ArgumentError(f"{name}={value!r} cannot work. Pass {wanted}.")
+    _check_depth(fields["response_format"])
+
+
+def _check_depth(schema: Any) -> None:
+    """Refuses a schema that what copies, writes and compiles it would recurse into too deeply."""
+    level, depth = [schema], 0
+    while level:
+        depth += 1
+        if depth > _DEEPEST:
+            raise ArgumentError(
+                f"response_format is nested more than {_DEEPEST} deep. Name parts of it in $defs and refer to them "
+                "by $ref."
+            )
+        below = [item.values() if isinstance(item, Mapping) else item for item in level if item]
+        level = [inner for items in below for inner in items if isinstance(inner, Mapping | list | tuple)]
 
 
 def check_conflicts(fields: Fields, set_at: Mapping[str, int]) -> None:

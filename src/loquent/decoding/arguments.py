@@ -9,6 +9,8 @@ from typing import Any
 
 from loquent.config.generation import GenerationConfig
 from loquent.decoding.beam_arguments import beams_of
+from loquent.decoding.grammar import Completion, grammar_of
+from loquent.decoding.healing import healing_of
 from loquent.decoding.random import branch_seed
 from loquent.decoding.rule_arguments import rules_of
 from loquent.decoding.stop_strings import StopStrings
@@ -25,17 +27,6 @@ _NOT_YET: dict[str, Any] = {
     "prompt_lookup_num_tokens": None,
     "assistant_early_exit": None,
     "guidance_scale": None,
-    "token_healing": False,
-    "typical_p": 1.0,
-    "epsilon_cutoff": 0.0,
-    "eta_cutoff": 0.0,
-    "sequence_bias": None,
-    "watermarking_config": None,
-    "exponential_decay_length_penalty": None,
-    "renormalize_logits": False,
-    "remove_invalid_values": False,
-    "encoder_repetition_penalty": 1.0,
-    "encoder_no_repeat_ngram_size": 0,
     "output_attentions": False,
     "output_hidden_states": False,
     "output_scores": False,
@@ -62,10 +53,12 @@ def resolve(config: GenerationConfig, prompt: Sequence[int], seed: int, around: 
             f"num_return_sequences={branches} makes equal sequences in greedy search. "
             "Pass do_sample=True (and a temperature above 0), or num_beams of at least as many."
         )
+    healing = healing_of(config, prompt, around)
     decoding = Decoding(
         strategy=beams_of(config, sampled, around) or one_by_one,
-        stopping=_stopping(config, new_tokens, around),
-        rules=tuple(rules_of(config, len(prompt), new_tokens, sampled, around)),
+        stopping=_stopping(config, new_tokens, around, healed=int(healing is not None)),
+        rules=(*([healing] if healing else ()), *rules_of(config, len(prompt), new_tokens, sampled, around)),
+        healed=int(healing is not None),
         sampled=sampled,
         returned=config.num_return_sequences if beams else 1,
         branches=config.num_beams,
@@ -132,15 +125,18 @@ def _check_prompt(prompt: Sequence[int], around: Surroundings) -> None:
         )
 
 
-def _stopping(config: GenerationConfig, new_tokens: int, around: Surroundings) -> Stopping:
+def _stopping(config: GenerationConfig, new_tokens: int, around: Surroundings, healed: int) -> Stopping:
     strings = config.stop_strings
     if strings and around.tokenizer is None:
         raise ArgumentError(f"stop_strings={strings!r} are texts. Pass tokenizer=, which they are compared through.")
+    grammar = grammar_of(config, around)
     texts = (strings,) if isinstance(strings, str) else tuple(strings or ())
     return Stopping(
-        max_new_tokens=new_tokens,
+        max_new_tokens=new_tokens + healed,
+        healed=healed,
         eos=as_tuple(config.eos_token_id),
         strings=StopStrings(texts, around.tokenizer) if texts else None,
+        completion=Completion(grammar) if grammar is not None and not grammar.has_end else None,
         deadline=None if config.max_time is None else time.monotonic() + config.max_time,
         criteria=around.criteria,
         as_ids=around.as_ids,

@@ -59,6 +59,34 @@ def ban(scores: Array, rows: Ints, tokens: Ints) -> Array:
     return put(scores, rows, tokens, -float("inf"))
 
 
+def add(scores: Array, changes: Sequence[tuple[NDArray[Any], NDArray[Any]]]) -> Array:
+    """The scores with numbers added in each row: pairs of different tokens, (n,), and what is added to them, (n,)."""
+    rows = np.repeat(np.arange(len(changes)), [len(tokens) for tokens, _ in changes])
+    if not len(rows):
+        return scores
+    tokens = np.concatenate([tokens for tokens, _ in changes])
+    values = beside(scores, np.concatenate([values for _, values in changes]), scores.dtype)
+    return put(scores, rows, tokens, scores[beside(scores, rows), beside(scores, tokens)] + values)
+
+
+def only(scores: Array, tokens: Sequence[NDArray[Any]]) -> Array:
+    """The scores with all but `tokens[i]`, (n,), of row i made impossible."""
+    rows = np.repeat(np.arange(len(tokens)), [len(own) for own in tokens])
+    columns = np.concatenate(tokens)
+    left = namespace(scores).full_like(scores, -float("inf"))
+    return put(left, rows, columns, scores[beside(scores, rows), beside(scores, columns)])
+
+
+def nth_best(scores: Array, counts: Sequence[int]) -> Array:
+    """The score of row i that is the `counts[i]`-th from the highest, or the lowest of fewer: (rows, 1)."""
+    xp = namespace(scores)
+    if max(counts) == 1:
+        return xp.max(scores, axis=-1, keepdims=True)
+    places = [min(count, scores.shape[1]) for count in counts]
+    best, _ = top(scores, max(places))  # (rows, the largest count)
+    return xp.take_along_axis(best, beside(scores, places)[:, None] - 1, axis=1)
+
+
 def top(scores: Array, count: int) -> tuple[Array, Array]:
     """The `count` largest scores of each row and their tokens, best first: (rows, count) each."""
     if array_api_compat.is_torch_array(scores):

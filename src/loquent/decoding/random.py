@@ -30,6 +30,7 @@ class Purpose(enum.IntEnum):
     FRESH = 4  # the seed of a request that was given none
     DRAFT = 5  # a drafted token
     GUMBEL = 6  # one of several different tokens drawn at once
+    XTC = 7  # whether the rule of that name acts
 
 
 def philox(counter: tuple[int, int, int, int], key: tuple[int, int]) -> tuple[int, int, int, int]:

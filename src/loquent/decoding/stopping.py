@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loquent.decoding.criteria import says_stop
+from loquent.decoding.grammar.compiled import Completion
 from loquent.decoding.stop_strings import StopStrings
 
 Reason = Literal["eos", "stop_string", "criteria", "time", "length", "cancelled"]
@@ -23,14 +24,18 @@ class Stopping:
     max_new_tokens: int
     eos: tuple[int, ...] = ()
     strings: StopStrings | None = None
+    completion: Completion | None = None
+    healed: int = 0  # how many of the generated tokens are the prompt's own, made again: nothing ends there
     deadline: float | None = None
     criteria: tuple[Callable[[Any, Any], Any], ...] = ()
     as_ids: Callable[[NDArray[np.int64]], Any] = field(default=lambda tokens: tokens[None, :])
 
     def reason(self, prompt: NDArray[np.int64], generated: Sequence[int]) -> Reason | None:
         """Why a sequence of `prompt` and `generated` ends behind its last token, if it does."""
-        if generated[-1] in self.eos:
-            return "eos"
+        if len(generated) <= self.healed:
+            return None
+        if generated[-1] in self.eos or (self.completion and self.completion(generated[self.healed :])):
+            return "eos"  # a completed grammar counts as one, where the model has no end token
         if self.strings and self.strings.found(_joined(prompt, generated, self.strings.reach)):
             return "stop_string"
         if self.criteria:

@@ -23,6 +23,9 @@ class Surroundings:
     criteria: tuple[Callable[[Any, Any], Any], ...] = ()
     slide: bool = False  # past the model's positions, drop the oldest tokens instead of refusing
     default_new_tokens: int = DEFAULT_NEW_TOKENS  # where no length is asked for
+    allowed: Callable[[int, Any], Any] | None = None  # `prefix_allowed_tokens_fn`
+    row: int = 0  # which of the prompts
+    as_given: Callable[[Any], Any] | None = None  # makes the backend's arrays the caller's, where they differ
     as_ids: Callable[[NDArray[np.int64]], Any] = field(default=lambda tokens: tokens[None, :])
 
 

@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loquent.cache import Sequence
+from loquent.decoding.recording import Recorded
 from loquent.decoding.rules import Context, Rule
 from loquent.decoding.stopping import Reason, Stopping
+from loquent.decoding.trace import Event
 from loquent.decoding.wants import Block, LastRow, Verify, Want
 
 
@@ -74,8 +76,11 @@ class Decoding:
     returned: int = 1  # hypotheses
     branches: int = 1  # the most sequences that are live at once
     source: Callable[[Task, Strategy], Strategy] | None = None  # where scores come from, if not from the model alone
+    healed: int = 0  # how many tokens at the beginning of the output are the prompt's last, made again
     shadow: int = 0  # how many tokens the prompt of each sequence's shadow has; 0: sequences have none
     readers: tuple[Any, ...] = ()  # further models that it reads with, as the engine opened them
+    traced: bool = False  # whether the strategy tells of its way
+    recorded: frozenset[Recorded] = frozenset()  # what is kept of the rows that tokens are chosen from
     context: int | None = None  # slide over this many positions where more are needed; None: never slide
 
 
@@ -88,7 +93,8 @@ class Task:
     # A new, empty sequence of the model, or of another `reader`; closed with the request at the latest. `prompt` is how
     # long what it starts with is, if that is not the request's own prompt.
     open: Callable[..., Sequence]
-    note: Callable[[Any], None] | None = None  # takes what a strategy tells of its way (`decoding.trace`), where wanted
+    note: Callable[[Event], None] | None = None  # takes what a strategy tells of its way, where it is `traced`
+    events: list[Event] = field(default_factory=list)  # what it has told
     output: list[int] = field(default_factory=list)  # what has been committed
     reason: Reason | None = None  # why the output ended
     ranked: list[Hypothesis] = field(default_factory=list)
@@ -97,6 +103,8 @@ class Task:
 
     def __post_init__(self) -> None:
         self._text, self._written = self.prompt, len(self.prompt)
+        if self.decoding.traced:
+            self.note = self.events.append
 
     @property
     def position(self) -> int:
@@ -107,7 +115,7 @@ class Task:
         """What rules may look at behind the first `length` tokens that a sequence holds or reads now; None: all."""
         # A sequence that slides has lost its beginning.
         tokens = self.text() if self.decoding.context else sequence.text[:length]
-        return Context(tokens, len(self.prompt), self.decoding.seed, sequence.memory)
+        return Context(tokens, len(self.prompt) + self.decoding.healed, self.decoding.seed, sequence.memory)
 
     def text(self) -> NDArray[np.int64]:
         """The prompt and what has been committed, (length,); a view that is right until the next commit."""

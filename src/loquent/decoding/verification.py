@@ -8,24 +8,35 @@ first that falls is drawn from max(p - q, 0), normalised. A draft that was not d
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from loquent.decoding.arrays import Array, to_numpy
+from loquent.decoding.arrays import Array, beside, log_softmax, to_numpy
 from loquent.decoding.random import Purpose
 from loquent.decoding.selection import drawn, most_likely
-from loquent.decoding.wants import Proposal, Verdict
+from loquent.decoding.wants import Proposal, Verdict, Verify
 
 
-def verdicts(scores: Array, proposals: Sequence[Proposal], number: Callable[[int, Purpose], float] | None) -> Verdict:
+def verdicts(scores: Array, want: Verify, number: Callable[[int, Purpose], float] | None) -> Verdict:
     """How many of the proposals stand, and the token behind them.
 
     Args:
         scores: after the rules, (proposals + 1, vocabulary): row i is what proposal i is measured by.
-        proposals: the drafted tokens, in order.
+        want: with the drafted tokens, in order.
         number: a random number in [0, 1) for row i and a purpose; None: greedily.
     """
+    verdict = _verdict(scores, want.proposals, number)
+    if not want.weighed:
+        return verdict
+    rows = [*range(len(want.proposals)), verdict.accepted]
+    tokens = [*(proposal.token for proposal in want.proposals), verdict.token]
+    gained = log_softmax(scores)[beside(scores, rows), beside(scores, tokens)]
+    return replace(verdict, scores=tuple(to_numpy(gained).astype(np.float64).tolist()))
+
+
+def _verdict(scores: Array, proposals: Sequence[Proposal], number: Callable[[int, Purpose], float] | None) -> Verdict:
     if number is None:
         chosen = most_likely(scores).tolist()
         stands = 0
@@ -60,7 +71,8 @@ def _replacement(wanted: NDArray[np.float64], offered: NDArray[np.float64] | Non
 def _probabilities(row: Array) -> NDArray[np.float64]:
     wide = _as_float64(row)
     weights: NDArray[np.float64] = np.exp(wide - wide.max())
-    return weights / weights.sum()
+    weights /= weights.sum()
+    return weights
 
 
 def _as_float64(row: Array) -> NDArray[np.float64]:

@@ -49,6 +49,16 @@ class Next(LastRow):
 
 
 @dataclass(frozen=True)
+class Weighed(LastRow):
+    """The next token as `Next` gives it, with its log-probability and the `count` best ones after the rules.
+
+    For the trace. Answer: Weighing.
+    """
+
+    count: int
+
+
+@dataclass(frozen=True)
 class Top(LastRow):
     """The `count` next tokens with the highest log-probabilities after the rules, and the scores of the tokens `also`.
 
@@ -153,13 +163,14 @@ class Verify(Want):
     """
 
     proposals: tuple[Proposal, ...]
+    weighed: bool = False  # whether the verdict tells log-probabilities, for the trace
 
     def rows(self, tokens: int) -> int:
         """One before each proposal, and one behind the last."""
         return len(self.proposals) + 1
 
 
-WANTS: tuple[type[Want], ...] = (Next, Top, Draws, Scores, Likelihood, Hidden, Rows, Propose, Verify)
+WANTS: tuple[type[Want], ...] = (Next, Weighed, Top, Draws, Scores, Likelihood, Hidden, Rows, Propose, Verify)
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,15 +183,25 @@ class Candidates:
     also: NDArray[np.float64] | None = None  # the scores of the tokens asked for by name
 
 
+@dataclass(frozen=True, eq=False)
+class Weighing:
+    """A chosen token among the best ones; log-probabilities are of what it was chosen from."""
+
+    token: int
+    score: float  # its log-probability
+    best: Candidates
+
+
 @dataclass(eq=False)
 class Block:
     """Raw logits of a sequence's last rows, which belong to the strategy; rules act when something is selected.
 
-    A source may change `logits`, or put others there.
+    A source may put others into a block of its own, and names the model's as `raw` there.
     """
 
     logits: Array  # (rows, vocabulary)
     lenses: Mapping[int, Array]  # layer -> (rows, vocabulary)
+    raw: Array | None = None  # (rows, vocabulary): what the model itself said, where `logits` are not that
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,3 +219,6 @@ class Verdict:
 
     accepted: int
     token: int
+    # Where the want is `weighed`, log-probabilities after the rules: of each proposal behind those before it, and last
+    # of `token`.
+    scores: tuple[float, ...] = ()

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from loquent.decoding.arrays import Array, beside, log_softmax, namespace, put, to_numpy
 from loquent.decoding.random import Purpose, uniform
+from loquent.decoding.recording import RecordedRow, kept
 from loquent.decoding.rules import Context, apply_rules
 from loquent.decoding.selection import best, different, drawn, most_likely
 from loquent.decoding.verification import verdicts
-from loquent.decoding.wants import Candidates, Draws, Next, Proposal, Propose, Scores, Top, Verify
+from loquent.decoding.wants import Candidates, Draws, Next, Proposal, Propose, Scores, Top, Verify, Weighed, Weighing
 from loquent.engine.request import Asked
 from loquent.errors import ArgumentError
 
@@ -53,9 +54,35 @@ def _processed(rows: list[Row], logits: Array, normalized: bool) -> Array:
     for row, bias in enumerate(biases):
         if bias:
             scores = _biased(scores, row, *bias)
-    if not any(rules):
-        return scores
-    return apply_rules(scores, rules, [row.context for row in rows])
+    if any(rules):
+        scores = apply_rules(scores, rules, [row.context for row in rows])
+    _record(rows, logits, scores)
+    return scores
+
+
+def _record(rows: list[Row], logits: Array, scores: Array) -> None:
+    """Keep what outputs want of these rows: `logits` as they came, and `scores` after the rules, row by row."""
+    for index, row in enumerate(rows):
+        asked = row.asked
+        recording = asked.request.recording
+        if recording is None or isinstance(asked.want, Propose):
+            continue
+        tokens = row.context.tokens[len(asked.request.task.prompt) :].tolist()
+        recording.rows[asked.request.rounds, asked.number, len(tokens)] = RecordedRow(
+            tuple(tokens),
+            kept(scores[index, :], "scores" in recording.wanted),
+            kept(_raw(row, logits), "logits" in recording.wanted),
+        )
+
+
+def _raw(row: Row, logits: Array) -> Array:
+    """The row as the model gave it, without what a source or a strategy has made of it."""
+    if row.asked.select is None:
+        return logits[row.number, :]
+    block = row.asked.select.block
+    model = block.logits if block.raw is None else block.raw
+    behind = 0 if row.length is None else len(row.asked.sequence) - row.length
+    return model[model.shape[0] - 1 - behind, :]
 
 
 def _biased(scores: Array, row: int, tokens: NDArray[np.int64], values: NDArray[np.float64]) -> Array:
@@ -87,7 +114,22 @@ def _number_of(rows: list[Row], index: int, purpose: Purpose) -> float:
 
 
 def _next(rows: list[Row], logits: Array) -> list[int]:
+    return _chosen(rows, _processed(rows, logits, normalized=False))
+
+
+def _weighed(rows: list[Row], logits: Array) -> list[Any]:
     scores = _processed(rows, logits, normalized=False)
+    tokens = _chosen(rows, scores)
+    scores = log_softmax(scores)
+    found = best(scores, [want.count for want in (row.asked.want for row in rows) if isinstance(want, Weighed)])
+    return [
+        Weighing(token, float(_named(scores, number, (token,))[0]), candidates)
+        for number, (token, candidates) in enumerate(zip(tokens, found))
+    ]
+
+
+def _chosen(rows: list[Row], scores: Array) -> list[int]:
+    """A token of each row: drawn where its request samples, else the most likely."""
     sampled = [_samples(row.asked) for row in rows]
     _check(scores, np.array(sampled))
     tokens = np.zeros(len(rows), np.int64) if all(sampled) else most_likely(scores)
@@ -176,19 +218,15 @@ def _verdicts(rows: list[Row], logits: Array) -> list[Any]:
         want = asked.want
         if isinstance(want, Verify):
             own = rows[start : start + len(want.proposals) + 1]
-            answers.append(
-                verdicts(
-                    scores[start : start + len(own), :],
-                    want.proposals,
-                    partial(_number_of, own) if _samples(asked) else None,
-                )
-            )
+            number = partial(_number_of, own) if _samples(asked) else None
+            answers.append(verdicts(scores[start : start + len(own), :], want, number))
             start += len(own)
     return answers
 
 
 ANSWERS: dict[type, Callable[[list[Row], Array], list[Any]]] = {
     Next: _next,
+    Weighed: _weighed,
     Top: _top,
     Draws: _draws,
     Scores: _scores,

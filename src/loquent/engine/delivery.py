@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from loquent.decoding.arrays import Array, beside, log_softmax, namespace, to_numpy
 from loquent.decoding.choice import NO_NUMBERS, NOTHING_LEFT, Chosen
-from loquent.decoding.rules import Custom
 from loquent.decoding.wants import Block, Candidates, Hidden, LastRow, Likelihood, Top, Verify
 from loquent.engine.answers import ANSWERS, NO_NUMBERS_MESSAGE, NOTHING_LEFT_MESSAGE, Row
 from loquent.engine.backend import Backend, Forward
@@ -76,7 +75,7 @@ def _answer(groups: dict[type, list[Row]], logits: Array) -> None:
 
 
 def _calls_back(asked: Asked) -> bool:
-    return any(isinstance(rule, Custom) for rule in asked.request.task.decoding.rules)
+    return any(rule.calls_back for rule in asked.request.task.decoding.rules)
 
 
 def _take(asked: Asked, chosen: Chosen) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loquent.cache import PagePool, Sequence
+from loquent.decoding.recording import Recording
 from loquent.decoding.task import Decoding, Task
 from loquent.engine.backend import Backend
 from loquent.engine.choosing import Chooser
@@ -85,7 +86,10 @@ class Engine:
                 f"and there are {self.pool.limit * size}. Ask for fewer, or give the engine more kv_tokens."
             )
         task = Task(tokens, decoding, open=lambda reader=None, prompt=None: self._open(request, reader, prompt))
-        request = Request(task, pages, _clear, Chooser(task) if self.backend.selects else None)
+        recording = Recording(decoding.recorded) if decoding.recorded else None
+        # A backend that selects uses up the rows that are to be recorded.
+        chooser = Chooser(task) if self.backend.selects and recording is None else None
+        request = Request(task, pages, _clear, chooser, recording=recording)
         with self.lock:
             self.scheduler.waiting.append(request)
         return Handle(request, self._cancel)

@@ -93,7 +93,9 @@ class Reader:
                 tokens = tokens[pending.fed : pending.fed + share.count]
             if not self.backend.incremental:
                 tokens = np.concatenate([sequence.tokens, tokens])
+                memory = sequence.memory.fork()  # the text stays the same
                 sequence.rewind(0)
+                sequence.memory = memory
             needed = sequence.prepare(tokens)
             if needed:
                 if {target for _, target in needed} & {source for source, _ in copies}:

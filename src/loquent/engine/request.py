@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from loquent.cache import PageKey, Sequence
+from loquent.decoding.recording import Recording
 from loquent.decoding.task import Asks, Hypothesis, Read, Select, Strategy, Task
+from loquent.decoding.trace import Event
 from loquent.decoding.wants import WANTS, Block, LastRow, Verify, Want
 from loquent.engine.choosing import Chooser
 from loquent.errors import RequestCancelledError
@@ -20,6 +22,7 @@ class Asked:
     request: Request
     want: Want
     sequence: Sequence
+    number: int = 0  # of the read or selection, among the strategy's
     select: Select | None = None  # where it asks about rows that are there already
     parts: list[Any] | None = None  # of an answer that comes chunk by chunk
     answer: Any = None
@@ -81,6 +84,8 @@ class Request:
     sequences: list[Sequence] = field(default_factory=list)
     reads: list[PendingRead] = field(default_factory=list)
     selections: list[Asked] = field(default_factory=list)
+    recording: Recording | None = None  # where an output wants its rows
+    rounds: int = 0  # how often the strategy has asked
     done: bool = False
     error: BaseException | None = None
 
@@ -130,13 +135,14 @@ class Request:
             return
         try:
             asks = self.strategy.send(answers)  # type: ignore[arg-type]  # None starts it
+            self.rounds += 1
             _check(asks)
             self.reads, self.selections = [], []
             for number, ask in enumerate(asks):
                 if isinstance(ask, Read):
                     self.reads.append(self._pending(number, ask))
                 elif isinstance(ask, Select):
-                    self.selections.append(Asked(self, ask.want, ask.sequence, ask))
+                    self.selections.append(Asked(self, ask.want, ask.sequence, number, ask))
         except StopIteration:
             self.finish()
         except Exception as error:  # a strategy's or a caller's criterion's failure is this request's alone
@@ -145,10 +151,10 @@ class Request:
     def _pending(self, number: int, read: Read) -> PendingRead:
         sequence, count = read.sequence, len(read.tokens)
         if isinstance(read.want, LastRow):  # mostly
-            return PendingRead(self, number, read, count, (Asked(self, read.want, sequence),), 1, 1)
+            return PendingRead(self, number, read, count, (Asked(self, read.want, sequence, number),), 1, 1)
         wants = read.wants
         return PendingRead(
-            *(self, number, read, count, tuple(Asked(self, want, sequence) for want in wants)),
+            *(self, number, read, count, tuple(Asked(self, want, sequence, number) for want in wants)),
             rows=max(want.rows(count) for want in wants),
             scored=max(want.scored(count) for want in wants),
             layers=tuple({layer: None for want in wants for layer in want.layers}),
@@ -206,6 +212,16 @@ class Handle:
     def reason(self) -> str | None:
         """Why the output ended."""
         return self._request.task.reason
+
+    @property
+    def events(self) -> list[Event]:
+        """What the strategy has told of its way so far, where the request is traced."""
+        return self._request.task.events
+
+    @property
+    def recording(self) -> Recording | None:
+        """The rows that tokens were chosen from, where an output wants them."""
+        return self._request.recording
 
     def new_tokens(self) -> list[int]:
         """The tokens committed since the last call; raises what made the request fail."""

@@ -44,7 +44,7 @@ def generate(
             `put` raises RequestCancelledError, generating stops and what is there so far is returned.
         seed: makes sampling repeatable; one for all rows, or a list with one for each. Rows with the same prompt and
             seed are equal, sequences of one prompt (`num_return_sequences`) are not.
-        tokenizer: what `stop_strings` are compared through.
+        tokenizer: what `stop_strings`, grammars (`regex`, ...) and `token_healing` see texts through.
         stopping_criteria: callables `(input_ids, scores) -> bool`, asked about one row at a time.
         logits_processor: callables `(input_ids, scores) -> scores`, called with one row at a time.
         context_overflow: "error" refuses to generate past the model's positions; "slide" drops the oldest half of the
@@ -75,7 +75,7 @@ def generate(
         context_overflow=context_overflow,
         **kwargs,
     )
-    sequences = tensor_like(run.prompts, padded(run.prompts, results, run.pad))
+    sequences = tensor_like(run.prompts, padded(run.prompts, results, run.pad, run.healed))
     if not run.config.return_dict_in_generate:
         return sequences
     scores = [hypothesis.score for hypothesis in results]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,7 @@ class Prompts:
     rows: list[NDArray[np.int64]]  # each row's own tokens
     device: Any  # of the caller's tensors; None where there were none
     as_tensors: bool = True  # whether results are torch's tensors, or else arrays
+    last: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))  # (rows,), each row's last column
 
 
 def read_prompts(
@@ -68,7 +69,8 @@ def read_prompts(
     if empty is not None:
         raise ArgumentError(f"row {empty} of the inputs has no tokens. Give it at least one, such as BOS.")
     is_tensor = hasattr(ids, "cpu")
-    return Prompts(columns, rows, getattr(ids, "device", None) if is_tensor else None, is_tensor or gives_tensors)
+    last = kept.shape[1] - 1 - np.argmax(kept[:, ::-1], axis=1)
+    return Prompts(columns, rows, getattr(ids, "device", None) if is_tensor else None, is_tensor or gives_tensors, last)
 
 
 def _columns(ids: Any, config: GenerationConfig) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:

@@ -25,13 +25,19 @@ class GenerateOutput:
         return fields[key] if isinstance(key, str) else list(fields.values())[key]
 
 
-def padded(prompts: Prompts, results: Sequence[Hypothesis], pad: int) -> NDArray[np.int64]:
-    """The prompts' columns, then each result's tokens, then padding: (rows, length)."""
+def padded(prompts: Prompts, results: Sequence[Hypothesis], pad: int, healed: Sequence[int] = ()) -> NDArray[np.int64]:
+    """The prompts' columns, then each result's tokens, then padding: (rows, length).
+
+    The first tokens of rows that were `healed`, one or none for each prompt, take their places in the prompts' columns.
+    """
     copies = len(results) // len(prompts.rows)
     columns = np.repeat(prompts.columns, copies, axis=0)
-    new = np.full((len(results), max(len(result.tokens) for result in results)), pad, np.int64)
-    for row, result in zip(new, results):
-        row[: len(result.tokens)] = result.tokens
+    own = [healed[row // copies] if healed else 0 for row in range(len(results))]
+    new = np.full((len(results), max(len(result.tokens) - at for result, at in zip(results, own))), pad, np.int64)
+    for row, (result, at) in enumerate(zip(results, own)):
+        new[row, : len(result.tokens) - at] = result.tokens[at:]
+        if at and result.tokens:
+            columns[row, prompts.last[row // copies]] = result.tokens[0]
     return np.concatenate([columns, new], axis=1)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 from loquent.config import GenerationConfig
@@ -38,6 +39,7 @@ class Run:
     prompts: Prompts
     config: GenerationConfig
     copies: int
+    healed: tuple[int, ...] = ()  # for each input row, how many of its last tokens are made again
 
     @property
     def pad(self) -> int:
@@ -120,6 +122,7 @@ def start(
     tokenizer: Any = None,
     stopping_criteria: Any = None,
     logits_processor: Any = None,
+    prefix_allowed_tokens_fn: Any = None,
     context_overflow: str = "error",
     default_new_tokens: int = DEFAULT_NEW_TOKENS,
     **kwargs: Any,
@@ -142,20 +145,23 @@ def start(
         tokenizer=tokenizer,
         processors=callables(logits_processor, "logits_processor"),
         criteria=callables(stopping_criteria, "stopping_criteria"),
+        allowed=next(iter(callables(prefix_allowed_tokens_fn, "prefix_allowed_tokens_fn")), None),
+        as_given=None if prompts.as_tensors == model.gives_tensors else partial(tensor_like, prompts),
         slide=context_overflow == "slide",
         default_new_tokens=default_new_tokens,
         as_ids=lambda tokens: tensor_like(prompts, tokens[None, :]),
     )
     pairs = [
         (prompt, decoding)
-        for prompt, row_seed in zip(prompts.rows, seeds)
-        for decoding in resolve(config, prompt.tolist(), row_seed, around)
+        for row, (prompt, row_seed) in enumerate(zip(prompts.rows, seeds))
+        for decoding in resolve(config, prompt.tolist(), row_seed, replace(around, row=row))
     ]
     engine.refresh()
-    run = Run(engine, [], prompts, config, config.num_return_sequences)
+    healed = tuple(decoding.healed for _, decoding in pairs[:: len(pairs) // len(prompts.rows)])
+    run = Run(engine, [], prompts, config, config.num_return_sequences, healed)
     try:
         for prompt, decoding in pairs:
-            run.handles.append(engine.submit(prompt, decoding))
+            run.handles.append(engine.submit(prompt[: len(prompt) - decoding.healed], decoding))
     except BaseException:
         run.cancel()
         raise

@@ -14,14 +14,14 @@ from loquent.errors import ArgumentError, hint
 _ARGUMENTS = frozenset(
     {
         *("attention_mask", "context_overflow", "generation_config", "input_ids", "logits_processor", "seed"),
-        *("stopping_criteria", "streamer", "tokenizer"),
+        *("prefix_allowed_tokens_fn", "stopping_criteria", "streamer", "tokenizer"),
     }
 )
 # Arguments of transformers that this version does not have yet; None and False ask for nothing.
 _NOT_YET = frozenset(
     {
         *("assistant_model", "assistant_tokenizer", "custom_generate", "negative_prompt_attention_mask"),
-        *("negative_prompt_ids", "prefix_allowed_tokens_fn", "synced_gpus", "use_model_defaults"),
+        *("negative_prompt_ids", "synced_gpus", "use_model_defaults"),
     }
 )
 
@@ -76,5 +76,5 @@ def callables(value: Any, argument: str) -> tuple[Any, ...]:
     listed = () if value is None else tuple(value) if isinstance(value, Iterable) else (value,)
     bad = [item for item in listed if not callable(item)]
     if bad:
-        raise ArgumentError(f"{argument} has {bad[0]!r}, which cannot be called with (input_ids, scores).")
+        raise ArgumentError(f"{argument} has {bad[0]!r}, which cannot be called. Pass functions.")
     return listed

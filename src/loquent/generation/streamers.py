@@ -37,8 +37,14 @@ class StreamerFeed:
         self._missing = run.rows  # rows without a token for the column that have not ended
 
     def begin(self) -> None:
-        """Put the prompts."""
-        self._put(self._run.prompts.columns)
+        """Put the prompts, without the last tokens that are made again: those come first of what is generated."""
+        prompts, healed = self._run.prompts, self._run.healed
+        columns = prompts.columns.copy()
+        if all(healed) and (prompts.last == columns.shape[1] - 1).all():
+            columns = columns[:, :-1]
+        for row in [row for row, count in enumerate(healed) if count and columns.shape == prompts.columns.shape]:
+            columns[row, prompts.last[row]] = self._run.pad
+        self._put(columns)
 
     def take(self, event: StreamEvent) -> None:
         """Put the columns that the event completes."""

@@ -146,7 +146,8 @@ class NativeBackend:
             IndexError: a token or page that is not there; nothing has been written then.
             ValueError: segments that cannot be run otherwise, a store of another model, or a layer that is not there.
         """
-        check_layers(hidden_layers, self.layers)
+        if hidden_layers:
+            check_layers(hidden_layers, self.layers)
         made = self._current()
         if made.tables.crowded(segments):
             made = self._made = self._make()

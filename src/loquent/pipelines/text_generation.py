@@ -145,14 +145,14 @@ class TextGenerationPipeline:
     def _batch(self, prompts: Sequence[Prompt], own: Options, generating: dict[str, Any]) -> list[list[Record]]:
         ids = [self._ids(prompt, own, generating) for prompt in prompts]
         generating = self._with_prefix_length(own, generating)
-        _, results = run_all(self.model, ids, **generating)
+        run, results = run_all(self.model, ids, **generating)
         copies = len(results) // len(prompts)
         return [
             [
-                self._record(prompt, row, list(result.tokens), own)
+                self._record(prompt, row, row[: len(row) - healed] + list(result.tokens), own)
                 for result in results[number * copies : (number + 1) * copies]
             ]
-            for number, (prompt, row) in enumerate(zip(prompts, ids))
+            for number, (prompt, row, healed) in enumerate(zip(prompts, ids, run.healed))
         ]
 
     def _ids(self, prompt: Prompt, own: Options, generating: dict[str, Any]) -> list[int]:
@@ -198,12 +198,13 @@ class TextGenerationPipeline:
         longer = {name: generating[name] + prefix for name in ("max_length", "min_length") if generating.get(name)}
         return {**generating, **longer}
 
-    def _record(self, prompt: Prompt, ids: list[int], new: list[int], own: Options) -> Record:
+    def _record(self, prompt: Prompt, ids: list[int], written: list[int], own: Options) -> Record:
+        """One text: `ids` are the prompt's, `written` all of it (a prompt that was healed ends differently there)."""
         if own.return_tensors or own.return_text is False:
-            return {"generated_token_ids": [*ids, *new]}
+            return {"generated_token_ids": written}
         clean = own.clean_up_tokenization_spaces is not False
         before = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=clean)
-        whole = self.tokenizer.decode([*ids, *new], skip_special_tokens=True, clean_up_tokenization_spaces=clean)
+        whole = self.tokenizer.decode(written, skip_special_tokens=True, clean_up_tokenization_spaces=clean)
         text = whole[len(before) :]
         if own.return_full_text is False:
             return {"generated_text": text}

@@ -13,15 +13,30 @@ class Continuation:
 
     The prompt's ids go through the same detokenizer, so that a space between the prompt and what follows is right for
     tokenizers that write it into the next token. Special tokens are left out; text ends before a stop string.
+
+    Args:
+        tokenizer: whose ids they are.
+        prompt: ids whose text is left out.
+        stops: texts before which the text ends.
+        strip: whether white space at the beginning is left out.
+        healed: how many of the prompt's last tokens come again, perhaps with more text.
+        exact: whether the text is as a grammar wants it, without the clean-up that a tokenizer may ask for.
     """
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizer, prompt: Sequence[int], stops: Sequence[str], strip: bool
+        self,
+        tokenizer: PreTrainedTokenizer,
+        prompt: Sequence[int],
+        stops: Sequence[str],
+        strip: bool,
+        healed: int = 0,
+        exact: bool = False,
     ) -> None:
-        self._detokenizer = IncrementalDetokenizer(tokenizer, skip_special_tokens=True)
-        before = self._detokenizer.push(prompt)
+        how: dict[str, bool] = {"clean_up_tokenization_spaces": False} if exact else {}
+        self._detokenizer = IncrementalDetokenizer(tokenizer, skip_special_tokens=True, **how)
+        before = self._detokenizer.push(prompt[: len(prompt) - healed])
         # The detokenizer may hold some of the prompt's text back until it sees what follows.
-        self._of_prompt = len(tokenizer.decode(prompt, skip_special_tokens=True)) - len(before)
+        self._of_prompt = len(tokenizer.decode(prompt, skip_special_tokens=True, **how)) - len(before)
         self._cutter = StopCutter(stops)
         self._strip = strip
 

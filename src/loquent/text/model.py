@@ -10,6 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, overload
 
+from loquent.decoding.grammar import specification
 from loquent.errors import ArgumentError
 from loquent.generation import Bound, StreamEvent, engine_of, start
 from loquent.text.continuation import Continuation
@@ -176,8 +177,15 @@ class TextModel:
         events = run.stream()
         stops = run.config.stop_strings or []
         rows = [
-            Continuation(self.tokenizer, prompt, [stops] if isinstance(stops, str) else stops, strip)
-            for prompt in prompts
+            Continuation(
+                self.tokenizer,
+                prompt,
+                [stops] if isinstance(stops, str) else stops,
+                strip,
+                healed=healed,
+                exact=specification(run.config) is not None,
+            )
+            for prompt, healed in zip(prompts, run.healed)
             for _ in range(run.copies)
         ]
         return _as_text(events, rows)

@@ -54,12 +54,7 @@ class ByteLevel(Step):
         self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def push(self, token: str) -> Iterable[str]:
-        try:
-            data = bytes(_BYTES[character] for character in token)
-        except KeyError:
-            # An added token: its text as it is.
-            data = token.encode()
-        return (self.decoder.decode(data),)
+        return (self.decoder.decode(level_bytes(token)),)
 
     def flush(self) -> Iterable[str]:
         return (self.decoder.decode(b"", final=True),)
@@ -75,9 +70,9 @@ class ByteFallback(Step):
         self.run = bytearray()
 
     def push(self, token: str) -> Iterable[str]:
-        byte = _BYTE_TOKEN.fullmatch(token)
-        if byte:
-            self.run.append(int(byte.group(1), 16))
+        byte = byte_of(token)
+        if byte is not None:
+            self.run.append(byte)
             return ()
         return (*self.flush(), token)
 
@@ -298,6 +293,20 @@ def _strip(part: Mapping[str, Any], fused: bool) -> Step | None:
         strip = decoders.Strip(content=part["content"], left=part["start"], right=part["stop"])
         return EachToken(lambda token: strip.decode([token]))
     return StripStart(part["content"], part["start"]) if part["stop"] == 0 else None
+
+
+def byte_of(token: str) -> int | None:
+    """The byte that a token such as `<0xE4>` stands for; None for other tokens."""
+    found = _BYTE_TOKEN.fullmatch(token)
+    return int(found.group(1), 16) if found else None
+
+
+def level_bytes(token: str) -> bytes:
+    """The bytes of a token that is written in GPT-2's printable bytes; an added token's text is as it is."""
+    try:
+        return bytes(_BYTES[character] for character in token)
+    except KeyError:
+        return token.encode()
 
 
 def _printable_bytes() -> dict[str, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,8 @@ class Context:
 
 class Rule(ABC):
     """One request's settings of a rule. Instances are immutable; the class applies many of them in one go."""
+
+    calls_back: ClassVar[bool] = False  # whether it runs code of the caller's, which may run the model again
 
     @classmethod
     @abstractmethod

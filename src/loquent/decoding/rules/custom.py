@@ -4,31 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
-from loquent.decoding.arrays import Array, beside, namespace
+from loquent.decoding.arrays import Array, beside, namespace, to_numpy
 from loquent.decoding.rules.base import Context, Rule
 from loquent.errors import ArgumentError
 
 
 @dataclass(frozen=True)
 class Custom(Rule):
-    """Calls each processor for one row at a time, with ids (1, length) and scores (1, vocabulary), both unpadded."""
+    """Calls each processor for one row at a time, with ids (1, length) and scores (1, vocabulary), both unpadded.
 
-    processors: tuple[Callable[[Array, Array], Array], ...]
+    They are arrays of the backend's library, or what `as_given` makes of them where a caller works with another.
+    """
+
+    calls_back: ClassVar[bool] = True
+
+    processors: tuple[Callable[[Any, Any], Any], ...]
+    as_given: Callable[[Any], Any] | None = None
 
     @classmethod
     def apply(cls, scores: Array, rules: Sequence[Custom], contexts: Sequence[Context]) -> Array:
-        rows = []
-        for row, (rule, context) in enumerate(zip(rules, contexts)):
-            own = scores[row : row + 1, :]
-            for processor in rule.processors:
-                given = own
-                own = processor(beside(scores, context.tokens)[None, :], given)
-                if getattr(own, "shape", None) != given.shape:
-                    returned = type(own).__name__ if not hasattr(own, "shape") else f"shape {tuple(own.shape)}"
-                    raise ArgumentError(
-                        f"logits_processor {processor!r:.80} returned {returned} for scores of shape "
-                        f"{tuple(given.shape)}. Return scores of that shape, changed or not."
-                    )
-            rows.append(own)
+        rows = [
+            rule._processed(scores[row : row + 1, :], context)
+            for row, (rule, context) in enumerate(zip(rules, contexts))
+        ]
         return namespace(scores).concat(rows, axis=0)
+
+    def _processed(self, scores: Array, context: Context) -> Array:
+        own = scores if self.as_given is None else self.as_given(scores)
+        for processor in self.processors:
+            tokens = context.tokens[None, :].copy()  # a processor may keep or change them
+            given = own
+            own = processor(beside(scores, tokens) if self.as_given is None else self.as_given(tokens), given)
+            if getattr(own, "shape", None) != given.shape:
+                returned = type(own).__name__ if not hasattr(own, "shape") else f"shape {tuple(own.shape)}"
+                raise ArgumentError(
+                    f"logits_processor {processor!r:.80} returned {returned} for scores of shape "
+                    f"{tuple(given.shape)}. Return scores of that shape, changed or not."
+                )
+        return own if self.as_given is None else beside(scores, to_numpy(own), scores.dtype)

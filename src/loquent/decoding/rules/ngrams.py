@@ -31,9 +31,14 @@ class NoRepeatNgrams(Rule):
 
     def completions(self, tokens: NDArray[np.int64]) -> NDArray[np.int64]:
         """The tokens that followed earlier occurrences of the last `size - 1` tokens."""
-        if len(tokens) < self.size:
-            return tokens[:0]
-        grams = np.lib.stride_tricks.sliding_window_view(tokens, self.size)  # (length - size + 1, size)
-        beginning = tokens[len(tokens) - self.size + 1 :]
-        found: NDArray[np.int64] = grams[(grams[:, :-1] == beginning).all(axis=1), -1]
-        return found
+        return followers(tokens, tokens, self.size)
+
+
+def followers(text: NDArray[np.int64], tokens: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+    """What comes in `text` behind occurrences of the last `size - 1` of `tokens`."""
+    if len(text) < size or len(tokens) < size - 1:
+        return text[:0]
+    grams = np.lib.stride_tricks.sliding_window_view(text, size)  # (length - size + 1, size)
+    beginning = tokens[len(tokens) - size + 1 :]
+    found: NDArray[np.int64] = grams[(grams[:, :-1] == beginning).all(axis=1), -1]
+    return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from loquent.decoding.arrays import Array, beside, namespace, top
+from loquent.decoding.arrays import Array, namespace, nth_best
 from loquent.decoding.choice import Choice
 from loquent.decoding.rules.base import Context, Rule
 
@@ -19,10 +19,7 @@ class TopK(Rule):
     @classmethod
     def apply(cls, scores: Array, rules: Sequence[TopK], contexts: Sequence[Context]) -> Array:
         xp = namespace(scores)
-        counts = [min(rule.count, scores.shape[1]) for rule in rules]
-        best, _ = top(scores, max(counts))  # (rows, the largest count)
-        least = xp.take_along_axis(best, beside(scores, counts)[:, None] - 1, axis=1)  # (rows, 1)
-        return xp.where(scores < least, -xp.inf, scores)
+        return xp.where(scores < nth_best(scores, [rule.count for rule in rules]), -xp.inf, scores)
 
     def narrow(self, choice: Choice, context: Context) -> bool:
         choice.top_k = self.count

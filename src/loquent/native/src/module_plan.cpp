@@ -8,6 +8,18 @@ namespace {
 
 using NormPointer = std::shared_ptr<Norm>;
 
+/// The names of a segment's fields, made once: looking up by C strings makes new ones each time.
+struct Fields {
+    nb::handle tokens = name("tokens"), start = name("start"), pages = name("pages"), rows = name("rows"),
+               choice = name("choice"), scored = name("scored");
+
+    static nb::handle name(const char* text) { return PyUnicode_InternFromString(text); }
+    static const Fields& shared() {
+        static const Fields fields;
+        return fields;
+    }
+};
+
 /// A step's segments as C++ reads them; the arrays that it points into are kept until it is done.
 struct Arguments {
     Batch batch;
@@ -22,24 +34,25 @@ struct Arguments {
 };
 
 void Arguments::add(nb::handle segment) {
-    nb::object token_object = segment.attr("tokens"), page_object = segment.attr("pages");
+    const Fields& fields = Fields::shared();
+    nb::object token_object = segment.attr(fields.tokens), page_object = segment.attr(fields.pages);
     const auto own = nb::cast<Int64s>(token_object);
     const auto pages = nb::cast<Int64s>(page_object);
     const int64_t first = (int64_t)tokens.size(), length = (int64_t)own.size();
     tokens.insert(tokens.end(), own.data(), own.data() + length);
     page_counts.push_back((int64_t)pages.size());
-    const int64_t rows = nb::cast<int64_t>(segment.attr("rows"));
+    const int64_t rows = nb::cast<int64_t>(segment.attr(fields.rows));
     if (rows < 0 || rows > length) throw std::invalid_argument("a segment has fewer tokens than it wants rows.");
-    nb::object scored_object = segment.attr("scored");
+    nb::object scored_object = segment.attr(fields.scored);
     const int64_t scored = scored_object.is_none() ? rows : nb::cast<int64_t>(scored_object);
     batch.segments.push_back(
-        {first, length, nb::cast<int64_t>(segment.attr("start")), pages.data(), rows, scored, nullptr});
+        {first, length, nb::cast<int64_t>(segment.attr(fields.start)), pages.data(), rows, scored, nullptr});
     for (int64_t row = 0; row < rows; ++row) {
         wanted.rows.push_back(first + length - rows + row);
         wanted.logit_rows.push_back(row < rows - scored ? -1 : wanted.scored++);
     }
     arrays.push_back(std::move(page_object));
-    nb::object choice = segment.attr("choice");
+    nb::object choice = segment.attr(fields.choice);
     if (choice.is_none() || scored < 1) {
         all_chosen &= scored < 1;
         return;

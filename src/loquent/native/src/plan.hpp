@@ -46,7 +46,7 @@ struct Buffer {
 /// What a step wants back, and where it is written.
 struct Wanted {
     std::vector<int64_t> rows;                    // rows of the step that come back, ascending
-    std::vector<int64_t> logit_rows;              // for each of them its row of the logits, ascending; -1: it wants none
+    std::vector<int64_t> logit_rows;              // for each of them its row of the logits, ascending; -1: none
     int64_t scored = 0;                           // how many rows of logits there are
     std::vector<int64_t> layers;                  // hidden states of these layers for those rows
     std::vector<std::vector<float>> hidden;       // for each layer, (rows, width)
