@@ -19,6 +19,7 @@ from loquent.decoding.rules import NoRepeatNgrams, RepetitionPenalty, Temperatur
 from loquent.decoding.stopping import Stopping
 from loquent.decoding.strategies import beam_sampling, beam_search, constrained_beam_search, diverse_beam_search
 from loquent.decoding.task import Decoding, Hypothesis
+from loquent.decoding.trace import Branched
 from loquent.engine import Engine, Handle
 
 WIDTH = 4
@@ -230,3 +231,40 @@ def test_an_unrelated_stop_ends_only_its_own_beam() -> None:
         for hypothesis in alone([1, 2], asked):
             assert 7 not in hypothesis.tokens[:-1]
             assert (hypothesis.reason == "criteria") == (hypothesis.tokens[-1] == 7)
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+@settings(max_examples=20, deadline=None)
+@given(prompt=TEXT, penalty=PENALTIES, early=EARLY, seed=st.integers(0, 5))
+def test_the_trace_is_the_tree_of_beams(name: str, prompt: list[int], penalty: float, early: Any, seed: int) -> None:
+    toy = ToyBackend(seed=seed)
+    asked = decoding(name, length_penalty=penalty, early_stopping=early, seed=seed)
+    engine = Engine(toy)
+    handle = engine.submit(prompt, replace(asked, traced=True))
+    [results] = run(engine, handle)
+    assert results == alone(prompt, asked, toy)
+    lanes: dict[int, tuple[tuple[int, ...], float]] = {0: ((), 0.0)}
+    ended: dict[tuple[int, ...], set[tuple[str | None, float]]] = {}
+    for step, events in itertools.groupby(handle.events, key=lambda event: event.step):
+        kept = {}
+        for event in events:
+            assert isinstance(event, Branched)
+            for node in event.candidates:
+                tokens, score = lanes[node.parent]
+                assert len(tokens) == step
+                assert node.score == pytest.approx(score + node.log_probability, abs=1e-6)
+                assert (node.fate == "kept") == (node.lane is not None)
+                assert (node.fate == "finished") == (node.reason is not None)
+                if node.lane is not None:
+                    kept[node.lane] = (*tokens, node.token), node.score
+                if node.reason is not None:
+                    ended.setdefault((*tokens, node.token), set()).add((node.reason, round(node.score, 6)))
+                if name == "constrained":
+                    assert node.bank is not None
+        lanes = kept
+        assert len(lanes) <= WIDTH
+        assert set(lanes) <= set(range(WIDTH))
+    assert not lanes
+    for result in results:
+        score = (result.score or 0) * len(result.tokens) ** penalty
+        assert any(reason == result.reason and abs(score - sum_) < 1e-5 for reason, sum_ in ended[result.tokens])

@@ -7,6 +7,7 @@ Each step keeps a pool of `max(2, 1 + end tokens) * width` candidates, so that `
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from collections.abc import Sequence as Items
 
@@ -23,8 +24,10 @@ from loquent.decoding.strategies.hypotheses import (
     pool_size,
     report,
     settle,
+    told,
 )
 from loquent.decoding.task import Read, Strategy, Task
+from loquent.decoding.trace import Branched
 from loquent.decoding.wants import Candidates, Top, Want
 
 Pool = Callable[[Items[Candidate], Items[Candidates], int], list[Candidate]]
@@ -50,17 +53,20 @@ def search(task: Task, ranking: Ranking, want: Callable[[int, int], Want], pool_
     feeds: list[Items[int] | NDArray[np.int64]] = [task.prompt]
     width, count = ranking.width, pool_size(task, ranking.width)
     finished = Finished(ranking)
-    while True:
+    for step in itertools.count():
         answers = yield [
             Read(sequence, feed, want(count, lane)) for lane, (sequence, feed) in enumerate(zip(sequences, feeds))
         ]
         pool = pool_of(beams, answers, count)
         reasons = [task.ends(candidate.tokens) for candidate in pool]
-        finished.add([(candidate, reason) for candidate, reason in zip(pool[:width], reasons) if reason])
-        beams = sorted(
-            [candidate for candidate, reason in zip(pool, reasons) if not reason], key=lambda beam: beam.order
-        )[:width]
-        if not beams or finished.are_final(beams[0]):
+        ended = [(candidate, reason) for candidate, reason in zip(pool[:width], reasons) if reason]
+        finished.add(ended)
+        live = [candidate for candidate, reason in zip(pool, reasons) if not reason]
+        beams = sorted(live, key=lambda candidate: candidate.order)[:width]
+        is_over = not beams or finished.are_final(beams[0])
+        if task.note:
+            task.note(Branched(step, told(pool, [] if is_over else beams, ended)))
+        if is_over:
             break
         settle(task, beams, finished)
         sequences = advance(sequences, beams)

@@ -9,8 +9,10 @@ count as well.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence as Items
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,8 +34,10 @@ from loquent.decoding.strategies.hypotheses import (
     pool_size,
     report,
     settle,
+    told,
 )
 from loquent.decoding.task import Read, Strategy, Task
+from loquent.decoding.trace import Branched, Node
 from loquent.decoding.wants import Candidates, Top
 
 # What a step further counts for, in log-probability, where candidates are put in the order of which banks are made.
@@ -59,34 +63,39 @@ def constrained_beam_search(
     sequences, beams = [task.open()], [Candidate(0, (), 0.0)]
     states = [Progress.over(constraints).behind(task.prompt.tolist())]
     feeds: list[Items[int] | NDArray[np.int64]] = [task.prompt]
-    while True:
+    for step in itertools.count():
         wants = [Top(count, also=state.steps()) for state in states]
         answers = yield [Read(*each) for each in zip(sequences, feeds, wants)]
         pool = extensions(beams, answers, count)
         ended, likely = divided(task, pool, width)
         steps = _steps(beams, wants, answers, {beam.tokens for beam, _ in likely})
         ended_too, further = divided(task, steps, len(steps))
-        finished.add(_meeting(ended + ended_too, states))
+        met = _meeting(ended + ended_too, states, task.decoding.stopping.eos)
+        finished.add(met)
         banked = [(each, states[each[0].parent].behind(each[0].tokens[-1:])) for each in likely + further]
         chosen = (_by_banks(banked) if further else banked)[:width]
-        if not chosen or finished.are_final(pool[0]):
+        beams, is_over = [beam for (beam, _), _ in chosen], not chosen or finished.are_final(pool[0])
+        if not is_over and cut_off([live for live, _ in chosen]):
+            last = _at_the_end(chosen, task.decoding.returned)
+            finished.add(last)
+            met, is_over = met + last, True
+        if task.note:
+            task.note(Branched(step, _told(pool + steps, [] if is_over else beams, met, states)))
+        if is_over:
             break
-        beams, states = [beam for (beam, _), _ in chosen], [state for _, state in chosen]
-        if cut_off([each for each, _ in chosen]):
-            finished.add(_at_the_end(chosen, task.decoding.returned))
-            break
+        states = [state for _, state in chosen]
         settle(task, beams, finished)
         sequences = advance(sequences, beams)
         feeds = [beam.tokens[-1:] for beam in beams]
     report(task, finished)
 
 
-def _meeting(ended: Items[Ended], states: Items[Progress]) -> list[Ended]:
+def _meeting(ended: Items[Ended], states: Items[Progress], ends: Items[int]) -> list[Ended]:
     """Those that meet all constraints; an end token is no part of what does."""
     return [
         (candidate, reason)
         for candidate, reason in ended
-        if states[candidate.parent].behind(candidate.tokens[-1:] if reason != "eos" else ()).complete
+        if states[candidate.parent].behind(token for token in candidate.tokens[-1:] if token not in ends).complete
     ]
 
 
@@ -123,3 +132,12 @@ def _at_the_end(chosen: Items[Banked], wanted: int) -> list[Ended]:
     """The beams that meet all constraints, or all beams where these are fewer than wanted."""
     complete = [each for each, state in chosen if state.complete]
     return cut_off(complete if len(complete) >= wanted else [each for each, _ in chosen])
+
+
+def _told(
+    candidates: Items[Candidate], kept: Items[Candidate], ended: Items[Ended], states: Items[Progress]
+) -> tuple[Node, ...]:
+    """What became of the candidates, each once, with their banks."""
+    pool = sorted({each.tokens: each for each in candidates}.values(), key=lambda each: each.order)
+    banks = [states[each.parent].behind(each.tokens[-1:]).bank for each in pool]
+    return tuple(replace(node, bank=bank) for node, bank in zip(told(pool, kept, ended), banks))

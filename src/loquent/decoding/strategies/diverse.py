@@ -8,8 +8,9 @@ the best of all groups are the result. The penalty stays in the scores, and is t
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence as Items
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from loquent.decoding.strategies.beam import advance
 from loquent.decoding.strategies.hypotheses import (
     Candidate,
     EarlyStopping,
+    Ended,
     Finished,
     Live,
     Ranking,
@@ -27,8 +29,10 @@ from loquent.decoding.strategies.hypotheses import (
     pool_size,
     report,
     settle,
+    told,
 )
 from loquent.decoding.task import Read, Select, Strategy, Task
+from loquent.decoding.trace import Branched
 from loquent.decoding.wants import Candidates, Rows, Top
 
 
@@ -40,6 +44,8 @@ class _Group:
     live: list[Live]
     first: int = 0  # the number of its first beam among those of all groups
     done: bool = False
+    pool: list[Candidate] = field(default_factory=list)  # what its last step weighed
+    ended: list[Ended] = field(default_factory=list)  # what of that became hypotheses
 
     @property
     def beams(self) -> list[Candidate]:
@@ -48,14 +54,20 @@ class _Group:
 
     def step(self, task: Task, answers: Items[Candidates], count: int) -> list[int]:
         """Choose the next beams; returns their last tokens."""
-        pool = extensions(self.beams, answers, count, self.first)
-        ended, self.live = divided(task, pool, self.finished.ranking.width)
-        self.finished.add(ended)
+        self.pool = pool = extensions(self.beams, answers, count, self.first)
+        self.ended, self.live = divided(task, pool, self.finished.ranking.width)
+        self.finished.add(self.ended)
         chosen = [beam.tokens[-1] for beam in self.beams]
         self.done = not chosen or self.finished.are_final(pool[0])
         if self.done:
             self.live = []
         return chosen
+
+    def close(self) -> None:
+        """What is live has no time or room to go on."""
+        last, self.live = cut_off(self.live), []
+        self.ended = self.ended + last
+        self.finished.add(last)
 
 
 def diverse_beam_search(
@@ -80,9 +92,9 @@ def diverse_beam_search(
     )
     feeds: list[Items[int] | NDArray[np.int64]] = [task.prompt]
     count = pool_size(task, size)
-    while True:
+    for step in itertools.count():
         blocks = yield [Read(sequence, feed, Rows()) for sequence, feed in zip(sequences, feeds)]
-        chosen: list[int] = []
+        stepped, chosen = [(group, part) for group, part in enumerate(parts) if not part.done], list[int]()
         for part in parts:
             if part.done:
                 chosen += [] if filler is None else [filler] * size
@@ -91,14 +103,19 @@ def diverse_beam_search(
             answers = yield [Select(*pair, Top(count), bias) for pair in zip(sequences[lanes], blocks[lanes])]
             chosen += part.step(task, answers, count)
         live = [each for part in parts for each in part.live]
-        if not live or cut_off(live):
+        is_over = not live or bool(cut_off(live))
+        for group, part in stepped:
+            if is_over:
+                part.close()
+            if task.note:
+                nodes = told(part.pool, part.beams, part.ended, first=part.first, base=group * size)
+                task.note(Branched(step, nodes, group))
+        if is_over:
             break
         beams = _numbered(parts)
         settle(task, beams, _together(parts, width))
         sequences = advance(sequences, beams)
         feeds = [beam.tokens[-1:] for beam in beams]
-    for part in parts:
-        part.finished.add(cut_off(part.live))
     report(task, _together(parts, width))
 
 

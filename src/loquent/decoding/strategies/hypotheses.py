@@ -13,6 +13,7 @@ from typing import Literal
 
 from loquent.decoding.stopping import Reason
 from loquent.decoding.task import Hypothesis, Task
+from loquent.decoding.trace import Node
 from loquent.decoding.wants import Candidates
 from loquent.errors import ArgumentError
 
@@ -136,6 +137,34 @@ def settle(task: Task, beams: Items[Candidate], finished: Finished) -> None:
         length += 1
     if length > known:
         task.settle(rivals[0][:length])
+
+
+def told(
+    pool: Items[Candidate], kept: Items[Candidate], ended: Items[Ended], *, first: int = 0, base: int = 0
+) -> tuple[Node, ...]:
+    """What became of a step's candidates, for the trace.
+
+    Args:
+        pool: the candidates, best first.
+        kept: those that go on, in the order in which they are read.
+        ended: those that became hypotheses.
+        first: the number of the first beam that they may extend.
+        base: its lane.
+    """
+    lanes = {beam.tokens: base + lane for lane, beam in enumerate(kept)}
+    reasons = {candidate.tokens: reason for candidate, reason in ended}
+    return tuple(
+        Node(
+            token=each.tokens[-1],
+            log_probability=each.gain,
+            score=each.score,
+            fate="kept" if each.tokens in lanes else "finished" if each.tokens in reasons else "pruned",
+            parent=each.parent - first + (base if len(each.tokens) > 1 else 0),
+            lane=lanes.get(each.tokens),
+            reason=reasons.get(each.tokens),
+        )
+        for each in pool
+    )
 
 
 def report(task: Task, finished: Finished) -> None:
