@@ -6,7 +6,7 @@ heads, then all value heads; a gated MLP's `gate_up` stacks the gate's rows, the
 
 from __future__ import annotations
 
-from math import isqrt
+from math import isqrt, prod
 
 from loquent.parts import (
     Attention,
@@ -40,6 +40,14 @@ def head_weights(decoder: Decoder) -> Shapes:
     if decoder.head.bias:
         shapes["head.bias"] = (decoder.vocabulary,)
     return shapes
+
+
+def multiplications(decoder: Decoder) -> int:
+    """How many numbers of its matrices a token is multiplied with, all experts among them."""
+    shapes = decoder_weights(decoder)
+    shapes["head.weight"] = shapes.pop("tokens.weight")
+    shapes.pop("positions.weight", None)
+    return sum(prod(shape) for shape in shapes.values() if len(shape) > 1)
 
 
 def _block(block: Block, width: int) -> Shapes:

@@ -106,14 +106,8 @@ def test_equal_sequences_are_refused() -> None:
     [
         {"penalty_alpha": 0.6, "top_k": 4},
         {"dola_layers": "high"},
-        {"prompt_lookup_num_tokens": 3},
-        {"assistant_early_exit": 2},
         {"guidance_scale": 1.5},
         {"cache_implementation": "quantized"},
-        {"output_scores": True},
-        {"output_logits": True},
-        {"output_attentions": True},
-        {"output_hidden_states": True},
     ],
     ids=lambda asked: next(reversed(asked)),
 )

@@ -56,6 +56,10 @@ class ToyBackend:
         self.matrix = random.standard_normal((8, vocabulary)) * 1.5
         self.tokens_read = 0
 
+    @property
+    def multiplications(self) -> int:
+        return 1 + self.layers
+
     def describe(self) -> str:
         return "a toy" if self.layers == 2 else "the first block of a toy"
 

@@ -13,6 +13,7 @@ from loquent.decoding.grammar import Completion, grammar_of
 from loquent.decoding.healing import healing_of
 from loquent.decoding.random import branch_seed
 from loquent.decoding.rule_arguments import rules_of
+from loquent.decoding.speculation import speculation
 from loquent.decoding.stop_strings import StopStrings
 from loquent.decoding.stopping import Stopping
 from loquent.decoding.strategies import one_by_one
@@ -24,16 +25,10 @@ from loquent.errors import ArgumentError, ContextLengthError
 _NOT_YET: dict[str, Any] = {
     "penalty_alpha": None,
     "dola_layers": None,
-    "prompt_lookup_num_tokens": None,
-    "assistant_early_exit": None,
     "guidance_scale": None,
-    "output_attentions": False,
-    "output_hidden_states": False,
-    "output_scores": False,
-    "output_logits": None,
 }
 # Further values that leave a field off.
-_OFF_TOO: dict[str, Any] = {"guidance_scale": 1.0, "output_logits": False, "penalty_alpha": 0.0}
+_OFF_TOO: dict[str, Any] = {"guidance_scale": 1.0, "penalty_alpha": 0.0}
 
 
 def resolve(config: GenerationConfig, prompt: Sequence[int], seed: int, around: Surroundings) -> list[Decoding]:
@@ -53,15 +48,19 @@ def resolve(config: GenerationConfig, prompt: Sequence[int], seed: int, around: 
             f"num_return_sequences={branches} makes equal sequences in greedy search. "
             "Pass do_sample=True (and a temperature above 0), or num_beams of at least as many."
         )
+    strategy, readers = beams_of(config, sampled, around) or one_by_one, tuple[Any, ...]()
+    if drafted := speculation(config, len(prompt), new_tokens, sampled, around):
+        strategy, readers = drafted
     healing = healing_of(config, prompt, around)
     decoding = Decoding(
-        strategy=beams_of(config, sampled, around) or one_by_one,
+        strategy=strategy,
         stopping=_stopping(config, new_tokens, around, healed=int(healing is not None)),
         rules=(*([healing] if healing else ()), *rules_of(config, len(prompt), new_tokens, sampled, around)),
         healed=int(healing is not None),
         sampled=sampled,
         returned=config.num_return_sequences if beams else 1,
         branches=config.num_beams,
+        readers=readers,
         context=_sliding_context(config, len(prompt) + new_tokens - 1, around),
     )
     return [replace(decoding, seed=branch_seed(seed, branch)) for branch in range(branches)]
@@ -101,6 +100,12 @@ def _sliding_context(config: GenerationConfig, read: int, around: Surroundings) 
             f"The prompt and its new tokens take {read} positions, the model has {around.max_positions}, and "
             f'num_beams={config.num_beams} does not go with context_overflow="slide". Ask for fewer tokens, or pass '
             "num_beams=1."
+        )
+    if around.assistant is not None or config.prompt_lookup_num_tokens is not None:
+        raise ContextLengthError(
+            f"The prompt and its new tokens take {read} positions, the model has {around.max_positions}, and drafts "
+            "(assistant_model, assistant_early_exit, prompt_lookup_num_tokens) do not go with "
+            'context_overflow="slide". Ask for fewer tokens, or leave the drafts out.'
         )
     return around.max_positions
 

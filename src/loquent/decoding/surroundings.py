@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from loquent.decoding.speculation import Assistant
 
 DEFAULT_NEW_TOKENS = 20
 
@@ -23,6 +26,7 @@ class Surroundings:
     criteria: tuple[Callable[[Any, Any], Any], ...] = ()
     slide: bool = False  # past the model's positions, drop the oldest tokens instead of refusing
     default_new_tokens: int = DEFAULT_NEW_TOKENS  # where no length is asked for
+    assistant: Assistant | None = None  # a model that drafts
     allowed: Callable[[int, Any], Any] | None = None  # `prefix_allowed_tokens_fn`
     row: int = 0  # which of the prompts
     as_given: Callable[[Any], Any] | None = None  # makes the backend's arrays the caller's, where they differ

@@ -147,11 +147,12 @@ class Rows(Want):
 class Propose(LastRow):
     """A token to draft: drawn where the request samples, else the most likely; rules act where `ruled`.
 
-    Answer: Proposal.
+    Answer: Proposal; None where the rules leave no token.
     """
 
     ruled: bool = True
     drawn: bool = True  # where the request samples
+    rated: bool = True  # whether its `confidence` is wanted
 
 
 @dataclass(frozen=True)

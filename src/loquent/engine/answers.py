@@ -47,6 +47,8 @@ def _processed(rows: list[Row], logits: Array, normalized: bool) -> Array:
     everything = own == list(range(logits.shape[0]))
     if everything and not any(rules) and not any(biases):
         scores = logits
+    elif not any(rules) and not normalized and own == list(range(own[0], own[-1] + 1)):
+        scores = logits[own[0] : own[-1] + 1, :]  # a view, which nobody changes
     else:
         scores = logits[beside(logits, own)]  # a copy, which biases and rules may change
     if normalized:
@@ -196,6 +198,16 @@ def _probabilities(scores: Array) -> Array:
 
 def _proposals(rows: list[Row], logits: Array) -> list[Any]:
     scores = _processed(rows, logits, normalized=False)
+    left = to_numpy(namespace(scores).max(scores, axis=-1)) != -math.inf
+    if left.all():
+        return _proposed(rows, scores)
+    # A draft may come to where the rules leave nothing and the model would not.
+    live = np.flatnonzero(left).tolist()
+    found = iter(_proposed([rows[i] for i in live], scores[beside(scores, live)]) if live else ())
+    return [next(found) if has_any else None for has_any in left]
+
+
+def _proposed(rows: list[Row], scores: Array) -> list[Proposal]:
     sampled = [_samples(row.asked) for row in rows]
     _check(scores, np.array(sampled))
     tokens, probabilities = most_likely(scores), _probabilities(scores)
@@ -211,16 +223,21 @@ def _proposals(rows: list[Row], logits: Array) -> list[Any]:
 
 def _verdicts(rows: list[Row], logits: Array) -> list[Any]:
     scores = _processed(rows, logits, normalized=False)
-    _check(scores, np.array([_samples(row.asked) for row in rows]))
-    answers, start = [], 0
+    answers: list[Any] = []
+    start = 0
     while start < len(rows):
         asked = rows[start].asked
         want = asked.want
         if isinstance(want, Verify):
             own = rows[start : start + len(want.proposals) + 1]
             number = partial(_number_of, own) if _samples(asked) else None
-            answers.append(verdicts(scores[start : start + len(own), :], want, number))
+            part = scores[start : start + len(own), :]
             start += len(own)
+            with np.errstate(invalid="ignore"):  # rows behind a draft that falls may hold no numbers
+                verdict = verdicts(part, want, number)
+            reached = part[: verdict.accepted + 1, :]  # what is behind a draft that falls is nobody's
+            _check(reached, np.full(verdict.accepted + 1, number is not None))
+            answers.append(verdict)
     return answers
 
 

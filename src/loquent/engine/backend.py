@@ -105,6 +105,10 @@ class Backend(Protocol):
     def tied(self) -> bool:
         """Whether the head's matrix is the embedding's."""
 
+    @property
+    def multiplications(self) -> int:
+        """How many numbers of its matrices a token is multiplied with: what reading it costs, beside other models."""
+
     def describe(self) -> str:
         """What runs the model, in a few words for people."""
 

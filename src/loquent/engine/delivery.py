@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from itertools import repeat
 from typing import Any
@@ -11,7 +12,17 @@ from numpy.typing import NDArray
 
 from loquent.decoding.arrays import Array, beside, log_softmax, namespace, to_numpy
 from loquent.decoding.choice import NO_NUMBERS, NOTHING_LEFT, Chosen
-from loquent.decoding.wants import Block, Candidates, Hidden, LastRow, Likelihood, Top, Verify
+from loquent.decoding.wants import (
+    Block,
+    Candidates,
+    Hidden,
+    LastRow,
+    Likelihood,
+    Proposal,
+    Propose,
+    Top,
+    Verify,
+)
 from loquent.engine.answers import ANSWERS, NO_NUMBERS_MESSAGE, NOTHING_LEFT_MESSAGE, Row
 from loquent.engine.backend import Backend, Forward
 from loquent.engine.request import Asked
@@ -36,7 +47,10 @@ def deliver(shares: Sequence[Share], forward: Forward, backend: Backend) -> None
             _take(pending.asked[0], chosen)
             continue
         for asked in pending.asked:
-            if not isinstance(asked.want, LastRow):
+            if isinstance(asked.want, Verify) and share.last and asked.want.rows(0) <= share.scored:  # in one piece
+                count = asked.want.rows(0)
+                groups.setdefault(Verify, []).extend(_rows_of(asked, scored - count, count))
+            elif not isinstance(asked.want, LastRow):
                 _gather(asked, share, forward, backend, row, scored)
             elif share.last:
                 groups.setdefault(type(asked.want), []).append(Row(scored - 1, asked))
@@ -82,10 +96,15 @@ def _take(asked: Asked, chosen: Chosen) -> None:
     """The backend's own answer."""
     answer: Any = None
     if isinstance(chosen, int):
-        answer = chosen
+        answer = Proposal(chosen) if isinstance(asked.want, Propose) else chosen
     elif isinstance(chosen, tuple):
         tokens, scores = chosen  # in the backend's memory, perhaps
-        answer = Candidates(tokens.astype(np.int64), scores.astype(np.float64))
+        if isinstance(asked.want, Propose):
+            answer = Proposal(int(tokens[0]), min(1.0, math.exp(scores[0]))) if len(tokens) else None
+        else:
+            answer = Candidates(tokens.astype(np.int64), scores.astype(np.float64))
+    elif chosen == NOTHING_LEFT and isinstance(asked.want, Propose):
+        answer = None
     elif chosen == NOTHING_LEFT and isinstance(asked.want, Top):
         answer = Candidates(np.zeros(0, np.int64), np.zeros(0))
     elif not asked.request.done:

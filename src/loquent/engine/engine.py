@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence as Items
+from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +17,7 @@ from loquent.engine.choosing import Chooser
 from loquent.engine.delivery import deliver, select
 from loquent.engine.fair_lock import FairLock
 from loquent.engine.reader import Reader
-from loquent.engine.request import Handle, PendingRead, Request
+from loquent.engine.request import Handle, Request
 from loquent.engine.scheduler import Scheduler, Share
 from loquent.errors import CapacityError
 
@@ -47,7 +49,7 @@ class Engine:
         self.page_size, self.reuse_prefixes = page_size, reuse_prefixes
         pages = None if kv_tokens is None else kv_tokens // page_size
         self._main = Reader(backend, page_size, pages, reuse_prefixes)
-        self._readers = [self._main]
+        self._further: WeakSet[Reader] = WeakSet()  # they live as long as their owners and the requests that read
         self.scheduler = Scheduler(step_tokens, max_running, self.pool.limit)
         self.lock = FairLock()
         self._steps_within = 0  # more than one where a caller's rule or criterion generates with the same model
@@ -65,10 +67,14 @@ class Engine:
         return self._main.pool
 
     def add_reader(self, backend: Backend) -> Reader:
-        """Let requests read with another model too, such as a draft (`Decoding.readers`), with a store of its own."""
+        """Let requests read with another model too, such as a draft (`Decoding.readers`), with a store of its own.
+
+        It lasts as long as the caller or a running request holds it.
+        """
         with self.lock:
-            self._readers.append(Reader(backend, self.page_size, None, self.reuse_prefixes))
-            return self._readers[-1]
+            reader = Reader(backend, self.page_size, None, self.reuse_prefixes)
+            self._further.add(reader)
+            return reader
 
     def submit(self, prompt: Items[int] | NDArray[np.int64], decoding: Decoding) -> Handle:
         """Queue a request; it starts with one of the next steps.
@@ -88,10 +94,11 @@ class Engine:
         task = Task(tokens, decoding, open=lambda reader=None, prompt=None: self._open(request, reader, prompt))
         recording = Recording(decoding.recorded) if decoding.recorded else None
         # A backend that selects uses up the rows that are to be recorded.
-        chooser = Chooser(task) if self.backend.selects and recording is None else None
+        selects = any(reader.backend.selects for reader in (self._main, *decoding.readers))
+        chooser = Chooser(task) if selects and recording is None else None
         request = Request(task, pages, _clear, chooser, recording=recording)
         with self.lock:
-            self.scheduler.waiting.append(request)
+            self.scheduler.add(request)
         return Handle(request, self._cancel)
 
     def step(self) -> bool:
@@ -99,12 +106,14 @@ class Engine:
         with self.lock:
             self._steps_within += 1
             try:
+                self.scheduler.expire(time.monotonic)
                 for request in self.scheduler.admit():
                     request.start()
-                for reader in self._readers:
-                    shares = reader.shares(self.scheduler, *self._pending(reader))
-                    if shares:
-                        self._serve(reader, shares)
+                further = self._used()
+                if not further or not self._waits_for_drafts():
+                    self._pass(self._main, bool(further))
+                for reader in further:
+                    self._pass(reader, True)
             finally:
                 self._steps_within -= 1
                 self._let_go()
@@ -113,27 +122,46 @@ class Engine:
     def refresh(self) -> None:
         """Drop what is remembered for reuse if the weights have changed; to be called before requests are submitted."""
         with self.lock:
-            for reader in self._readers:
+            for reader in self._readers():
                 reader.refresh(self.scheduler.idle)
 
     def release_memory(self) -> None:
         """Give back the stores' memory that no running request holds."""
         with self.lock:
-            for reader in self._readers:
+            for reader in self._readers():
                 reader.release_memory()
 
     @property
     def store_bytes(self) -> int:
         """How much memory the stores take now."""
-        return sum(reader.store_bytes for reader in self._readers)
+        return sum(reader.store_bytes for reader in self._readers())
 
-    def _pending(self, reader: Reader) -> tuple[list[PendingRead], list[PendingRead]]:
-        """The reads that the reader is to serve."""
+    def _readers(self) -> list[Reader]:
+        return [self._main, *self._further]
+
+    def _used(self) -> list[Reader]:
+        """The further readers that running requests read with, in the order of the requests."""
+        running = self.scheduler.running
+        return list(dict.fromkeys([reader for request in running for reader in request.task.decoding.readers]))
+
+    def _waits_for_drafts(self) -> bool:
+        """Whether the model's pass is put off until the drafts of all requests are ready to be verified in it.
+
+        A pass over many drafts costs little more than over one. Where somebody waits who does not draft, it is not.
+        """
         ends, prompts = self.scheduler.pending()
-        if len(self._readers) > 1:
+        drafting = any(pending.read.sequence.home is not self._main for pending in ends)
+        return drafting and all(pending.request.task.decoding.readers for pending in (*ends, *prompts))
+
+    def _pass(self, reader: Reader, among_others: bool) -> None:
+        """What a reader does in a step."""
+        ends, prompts = self.scheduler.pending()
+        if among_others:
             ends = [pending for pending in ends if pending.read.sequence.home is reader]
             prompts = [pending for pending in prompts if pending.read.sequence.home is reader]
-        return ends, prompts
+        shares = reader.shares(self.scheduler, ends, prompts)
+        if shares:
+            self._serve(reader, shares)
 
     def _span(self, prompt: int, decoding: Decoding) -> int:
         """The longest that a sequence of the request becomes."""

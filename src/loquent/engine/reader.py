@@ -103,7 +103,7 @@ class Reader:
                     copies = []
                 copies += needed
             choice = None
-            if share.last and request.chooser is not None and len(pending.asked) == 1:
+            if share.last and request.chooser is not None and self.backend.selects and len(pending.asked) == 1:
                 choice = request.chooser.choice(pending.number, pending.asked[0].want, sequence)
             scored = None if share.scored == share.rows else share.scored
             segments.append(

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from loquent.engine.request import PendingRead, Request
+
+_FEW = 32
+"""Tokens that end a read as a running request's next token does: drafts to verify, or those that a draft has missed."""
 
 
 @dataclass(eq=False, slots=True)
@@ -22,7 +26,7 @@ class Share:
 class Scheduler:
     """Requests in the order of their arrival: admitted when their pages are sure, then given tokens of every step.
 
-    A step first serves the reads that finish within it (the next token of running requests), then long prompts,
+    A step first serves the reads that finish within it (the next tokens of running requests), then long prompts,
     chunk by chunk, within `step_tokens` tokens in all.
     """
 
@@ -30,11 +34,30 @@ class Scheduler:
         self.step_tokens, self.max_running, self.pages = step_tokens, max_running, pages
         self.waiting: deque[Request] = deque()
         self.running: list[Request] = []
+        self.timed: list[Request] = []  # those with a deadline
+
+    def add(self, request: Request) -> None:
+        """Queue a request."""
+        self.waiting.append(request)
+        if request.task.decoding.deadline is not None:
+            self.timed.append(request)
 
     @property
     def idle(self) -> bool:
         """Whether there is nothing to do."""
         return not self.waiting and not self.running
+
+    def expire(self, clock: Callable[[], float]) -> None:
+        """End the requests whose deadline has passed, with what is there, unless the next step brings them a token."""
+        if not self.timed:
+            return
+        now = clock()
+        for request in self.timed:
+            if not request.done and now >= (request.task.decoding.deadline or now) and not request.is_near:
+                request.expire()
+        self.timed = [request for request in self.timed if not request.done]
+        self.waiting = deque(request for request in self.waiting if not request.done)
+        self.retire()
 
     def admit(self) -> list[Request]:
         """The requests that start now: the first ones waiting, as far as the pages promised to all allow."""
@@ -59,12 +82,12 @@ class Scheduler:
                 return
 
     def pending(self) -> tuple[list[PendingRead], list[PendingRead]]:
-        """The reads that running requests wait for: those with a token left, and those with more, the prompts."""
+        """The reads that running requests wait for: those that are about to end, and the others, prompts."""
         ends: list[PendingRead] = []
         prompts: list[PendingRead] = []
         for request in self.running:
             for read in request.reads:
-                if read.left == 1:
+                if read.left == 1 or (0 < read.left <= _FEW and len(read.read.sequence)):
                     ends.append(read)
                 elif read.left:
                     prompts.append(read)
@@ -74,9 +97,9 @@ class Scheduler:
         """The next step's work; where tokens cannot be read in parts (`incremental` false), whole reads only."""
         if not incremental:
             return [_share(read, read.left) for read in (*ends, *prompts)]
-        shares = [_share(read, 1) for read in ends[: self.step_tokens]]
-        budget = self.step_tokens - len(shares)
-        for read in prompts:
+        shares: list[Share] = []
+        budget = self.step_tokens
+        for read in (*ends, *prompts):
             if not budget:
                 break
             if read.waits_for is None:

@@ -7,10 +7,13 @@ import threading
 from collections.abc import Callable, Hashable
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
+from weakref import WeakKeyDictionary
 
 from loquent.config import GenerationConfig
+from loquent.decoding.pace import Kept
 from loquent.engine import Backend, Engine
 from loquent.engine.lending import Loan, Survey
+from loquent.engine.reader import Reader
 from loquent.native import why_unavailable
 from loquent.parts import Decoder
 
@@ -60,6 +63,9 @@ class EngineSlot:
         self.lock = threading.Lock()
         self.key: Hashable = None
         self.engine: Engine | None = None
+        # What other models' engines, and its own one, read with it beside: drafts. By what each was opened for.
+        self.readers: WeakKeyDictionary[Engine, dict[tuple[str, Hashable], Reader]] = WeakKeyDictionary()
+        self.kept = Kept()  # how many tokens it drafts
 
     def __deepcopy__(self, memo: dict[int, Any]) -> EngineSlot:
         return EngineSlot()
@@ -70,12 +76,23 @@ class EngineSlot:
 
 def engine_of(model: Bound) -> Engine:
     """The engine that runs a model, natively wherever nothing speaks against it (`engine.backend.describe()`)."""
-    slot = _slot_of(model) or vars(model).setdefault("_engine_slot", EngineSlot())
-    key, open_backend = _lent(model) if isinstance(model, Lender) else (model.backend_key(), model.open_backend)
+    slot = slot_of(model)
+    key, open_backend = opener_of(model)
     with slot.lock:
         if slot.engine is None or slot.key != key:
             slot.engine, slot.key = Engine(open_backend()), key
         return slot.engine
+
+
+def slot_of(model: Bound) -> EngineSlot:
+    """Where a model keeps its engine."""
+    slot: EngineSlot = _slot_of(model) or vars(model).setdefault("_engine_slot", EngineSlot())
+    return slot
+
+
+def opener_of(model: Bound) -> tuple[Hashable, Callable[[], Backend]]:
+    """What a backend of the model as it is now is made for, and how it is opened."""
+    return _lent(model) if isinstance(model, Lender) else (model.backend_key(), model.open_backend)
 
 
 def forget_engine(model: object) -> None:
@@ -84,6 +101,7 @@ def forget_engine(model: object) -> None:
     if slot is not None:
         with slot.lock:
             slot.engine = slot.key = None
+            slot.readers.clear()
 
 
 def _slot_of(model: object) -> EngineSlot | None:

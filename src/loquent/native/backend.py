@@ -17,6 +17,7 @@ from loquent.native.rotaries import RotaryTables
 from loquent.native.weights import Changes, Weights
 from loquent.parts import Decoder
 from loquent.rotary import table_key
+from loquent.weights import multiplications
 
 if TYPE_CHECKING:
     from loquent.native._core import Matrix
@@ -109,6 +110,11 @@ class NativeBackend:
     def tied(self) -> bool:
         """Whether the head's matrix is the embedding's."""
         return self.decoder.head.tied
+
+    @property
+    def multiplications(self) -> int:
+        """How many numbers of its matrices a token is multiplied with."""
+        return multiplications(self.decoder)
 
     def describe(self) -> str:
         """What runs the model, such as "native (avx512, float32 in place, 2 threads)"."""

@@ -22,6 +22,7 @@ from loquent.torch.groups import Row
 from loquent.torch.layers import Linears, call_layer
 from loquent.torch.packed import PackedLinears, can_pack
 from loquent.torch.store import PageStore
+from loquent.weights import multiplications
 
 _PACKED: WeakKeyDictionary[CausalLM, PackedLinears] = WeakKeyDictionary()
 """The packed weights of each model, for all of its backends, as long as the model lives."""
@@ -87,6 +88,11 @@ class TorchBackend:
     def tied(self) -> bool:
         """Whether the head's matrix is the embedding's."""
         return self.decoder.head.tied
+
+    @property
+    def multiplications(self) -> int:
+        """How many numbers of its matrices a token is multiplied with."""
+        return multiplications(self.decoder)
 
     def describe(self) -> str:
         """What runs the model, such as "torch (float32 on cpu; there are hooks on head)"."""

@@ -38,13 +38,13 @@ def one_by_one(task: Task) -> Strategy:
             feed = [answers[0].token]
         ended = task.commit(feed)
         if task.note:
-            task.note(_chosen(task, answers[0], score))
+            task.note(chosen(task, answers[0], score))
             score += answers[0].score
         if ended:
             return
 
 
-def _chosen(task: Task, weighing: Weighing, before: float) -> Chosen:
+def chosen(task: Task, weighing: Weighing, before: float) -> Chosen:
     """What the trace tells of the token that has just been committed; `before` is the score without it."""
     pairs = zip(weighing.best.tokens.tolist(), weighing.best.scores.tolist())
     return Chosen(

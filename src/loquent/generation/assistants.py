@@ -1,0 +1,76 @@
+"""Assistants: models that draft for another one, opened as readers of its engine; they draft nothing here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Any
+
+from loquent.config import GenerationConfig
+from loquent.decoding.speculation import Assistant
+from loquent.engine import Backend, Engine
+from loquent.engine.reader import Reader
+from loquent.errors import ArgumentError
+from loquent.generation.binding import Bound, EngineSlot, opener_of, slot_of
+
+
+def assistant_of(
+    engine: Engine, model: Bound, config: GenerationConfig, assistant: Any, tokenizer: Any, assistant_tokenizer: Any
+) -> Assistant | None:
+    """Who drafts for a model by the arguments of `generate()`; None: no model does.
+
+    Raises:
+        ArgumentError: arguments that contradict each other, or lack one.
+    """
+    depth = config.assistant_early_exit
+    if assistant_tokenizer is not None and (assistant is None or tokenizer is None):
+        missing = "assistant_model=" if assistant is None else "tokenizer="
+        raise ArgumentError(f"assistant_tokenizer is there, and {missing} is not. Pass both, or leave it out.")
+    if depth is not None and assistant is not None:
+        raise ArgumentError(f"assistant_early_exit={depth} and assistant_model both draft. Pass one of them.")
+    if depth is not None:
+        return _early_exit(engine, model, depth)
+    if assistant is None:
+        return None
+    if not callable(getattr(assistant, "open_backend", None)):
+        raise ArgumentError(
+            f"assistant_model={assistant!r:.80} is a {type(assistant).__name__}. Pass a model of loquent."
+        )
+    slot = slot_of(assistant)
+    key, open_backend = opener_of(assistant)
+    reader = _reader(slot, engine, ("whole", key), open_backend)
+    return Assistant(
+        reader,
+        reader.backend.vocabulary,
+        reader.backend.max_positions,
+        _cost(reader, engine),
+        assistant.generation_config,
+        assistant_tokenizer,
+        slot.kept,
+    )
+
+
+def _early_exit(engine: Engine, model: Bound, depth: int) -> Assistant:
+    layers = engine.backend.layers
+    if depth >= layers:
+        raise ArgumentError(f"assistant_early_exit={depth} must be less than the model's {layers} layers.")
+    slot = slot_of(model)
+    reader = _reader(slot, engine, ("first", depth), lambda: engine.backend.truncated(depth))
+    backend = reader.backend
+    return Assistant(reader, backend.vocabulary, backend.max_positions, _cost(reader, engine), kept=slot.kept)
+
+
+def _reader(slot: EngineSlot, engine: Engine, key: tuple[str, Hashable], open_backend: Callable[[], Backend]) -> Reader:
+    """The reader that an engine has of a model, opened anew where the model's weights are elsewhere by now."""
+    with slot.lock:
+        known = slot.readers.setdefault(engine, {})
+        if key not in known:
+            stale = [old for old in known if old[0] == key[0] == "whole"]
+            for old in stale:
+                del known[old]
+            known[key] = engine.add_reader(open_backend())
+        return known[key]
+
+
+def _cost(reader: Reader, engine: Engine) -> float:
+    """Of a token, in tokens of the engine's model."""
+    return reader.backend.multiplications / engine.backend.multiplications
