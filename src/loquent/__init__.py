@@ -14,6 +14,7 @@ from loquent.version import __version__
 if TYPE_CHECKING:
     from loquent.config import GenerationConfig, PretrainedConfig
     from loquent.config.watermarking import SynthIDTextWatermarkingConfig, WatermarkingConfig
+    from loquent.decoding.constraints import Constraint, DisjunctiveConstraint, PhrasalConstraint
     from loquent.decoding.criteria import (
         EosTokenCriteria,
         MaxLengthCriteria,
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from loquent.families.gpt_neo import GPTNeoConfig
     from loquent.families.gpt_neox import GPTNeoXConfig
     from loquent.families.llama import LlamaConfig
+    from loquent.generation import GenerationEngine, GenerationHandle, StreamEvent, open_engine
     from loquent.pipelines import TextGenerationPipeline, pipeline
     from loquent.text import TextModel, load
     from loquent.tokenization import (
@@ -109,7 +111,9 @@ __all__ = [
     "CodeLlamaTokenizer",
     "CodeLlamaTokenizerFast",
     "ConfigError",
+    "Constraint",
     "ContextLengthError",
+    "DisjunctiveConstraint",
     "DogeConfig",
     "DogeForCausalLM",
     "DogeModel",
@@ -132,6 +136,8 @@ __all__ = [
     "GPTNeoXTokenizer",
     "GPTNeoXTokenizerFast",
     "GenerationConfig",
+    "GenerationEngine",
+    "GenerationHandle",
     "HubError",
     "LlamaConfig",
     "LlamaForCausalLM",
@@ -147,6 +153,7 @@ __all__ = [
     "NativeError",
     "OpenAIGPTTokenizer",
     "OpenAIGPTTokenizerFast",
+    "PhrasalConstraint",
     "PreTrainedModel",
     "PreTrainedTokenizer",
     "PreTrainedTokenizerBase",
@@ -156,6 +163,7 @@ __all__ = [
     "StopStringCriteria",
     "StoppingCriteria",
     "StoppingCriteriaList",
+    "StreamEvent",
     "SynthIDTextWatermarkScorer",
     "SynthIDTextWatermarkingConfig",
     "T5Tokenizer",
@@ -174,6 +182,7 @@ __all__ = [
     "WhisperTokenizerFast",
     "__version__",
     "load",
+    "open_engine",
     "pipeline",
     "set_seed",
 ]
@@ -182,6 +191,7 @@ __all__ = [
 _NAMES_OF_MODULE = {
     "config": "GenerationConfig PretrainedConfig",
     "config.watermarking": "SynthIDTextWatermarkingConfig WatermarkingConfig",
+    "decoding.constraints": "Constraint DisjunctiveConstraint PhrasalConstraint",
     "decoding.criteria": (
         "EosTokenCriteria MaxLengthCriteria MaxTimeCriteria StopStringCriteria StoppingCriteria StoppingCriteriaList"
     ),
@@ -200,6 +210,7 @@ _NAMES_OF_MODULE = {
     "families.gpt_neo": "GPTNeoConfig",
     "families.gpt_neox": "GPTNeoXConfig",
     "families.llama": "LlamaConfig",
+    "generation": "GenerationEngine GenerationHandle StreamEvent open_engine",
     "pipelines": "TextGenerationPipeline pipeline",
     "text": "TextModel load",
     "tokenization": (

@@ -17,7 +17,7 @@ from loquent.config import GenerationConfig, PretrainedConfig
 from loquent.errors import ArgumentError, CheckpointError, ConfigError
 
 OUR_OWN = {
-    *("seed", "response_format", "regex", "grammar", "choice"),
+    *("seed", "output_trace", "response_format", "regex", "grammar", "choice"),
     *("top_h", "top_n_sigma", "frequency_penalty", "presence_penalty", "logit_bias", "allowed_token_ids"),
     *("dry_multiplier", "dry_base", "dry_allowed_length", "dry_sequence_breakers", "dry_range"),
     *("xtc_probability", "xtc_threshold", "mirostat_mode", "mirostat_tau", "mirostat_eta"),

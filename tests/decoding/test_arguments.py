@@ -104,11 +104,7 @@ def test_equal_sequences_are_refused() -> None:
 @pytest.mark.parametrize(
     "asked",
     [
-        {"num_beams": 2, "num_beam_groups": 2, "diversity_penalty": 0.5},
-        {"constraints": [object()], "num_beams": 2},
-        {"force_words_ids": [[1]], "num_beams": 2},
         {"cache_implementation": "quantized"},
-        {"num_beams": 2, "do_sample": True},
     ],
     ids=lambda asked: next(reversed(asked)),
 )

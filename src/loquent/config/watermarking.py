@@ -38,7 +38,9 @@ class BaseWatermarkingConfig:
         try:
             return cls(**values)
         except TypeError as error:
-            raise ArgumentError(f"watermarking_config: {cls.__name__} cannot be made of {dict(values)!r:.120}: {error}.") from None
+            raise ArgumentError(
+                f"watermarking_config: {cls.__name__} cannot be made of {dict(values)!r:.120}: {error}."
+            ) from None
 
     def to_dict(self) -> dict[str, Any]:
         """The fields and their values."""

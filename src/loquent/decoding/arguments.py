@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from loquent.config.generation import GenerationConfig
+from loquent.decoding.beam_arguments import beams_of
+from loquent.decoding.contrastive_arguments import candidates_of, contrastive_of
 from loquent.decoding.grammar import Completion, grammar_of
 from loquent.decoding.healing import healing_of
 from loquent.decoding.random import branch_seed
@@ -17,17 +18,10 @@ from loquent.decoding.source_arguments import sources_of
 from loquent.decoding.speculation import speculation
 from loquent.decoding.stop_strings import StopStrings
 from loquent.decoding.stopping import Stopping
-from loquent.decoding.strategies import beam_search, contrastive_search, one_by_one
+from loquent.decoding.strategies import one_by_one
 from loquent.decoding.surroundings import Surroundings, as_tuple
-from loquent.decoding.task import Decoding, Strategy, Task
+from loquent.decoding.task import Decoding
 from loquent.errors import ArgumentError, ContextLengthError
-
-# Field -> the value that leaves it off. Each selects a strategy or an output that this version does not have yet.
-_NOT_YET: dict[str, Any] = {
-    "num_beam_groups": 1,
-    "constraints": None,
-    "force_words_ids": None,
-}
 
 
 def resolve(config: GenerationConfig, prompt: Sequence[int], seed: int, around: Surroundings) -> list[Decoding]:
@@ -40,7 +34,7 @@ def resolve(config: GenerationConfig, prompt: Sequence[int], seed: int, around: 
     _check_supported(config)
     _check_prompt(prompt, around)
     sampled, beams = config.do_sample and config.temperature != 0, config.num_beams > 1
-    candidates, healing = _candidates(config), healing_of(config, prompt, around)
+    candidates, healing = candidates_of(config), healing_of(config, prompt, around)
     healed, unread = int(healing is not None), 0 if candidates else 1
     sourced = sources_of(config, prompt[: len(prompt) - healed], around)
     shadowed = sourced.shadow + healed if sourced.shadow else 0  # before new tokens
@@ -51,17 +45,8 @@ def resolve(config: GenerationConfig, prompt: Sequence[int], seed: int, around: 
             f"num_return_sequences={branches} makes equal sequences in greedy search. "
             "Pass do_sample=True (and a temperature above 0), or num_beams of at least as many."
         )
-    strategy: Callable[[Task], Strategy] = one_by_one
-    if beams:
-        strategy = partial(
-            beam_search,
-            width=config.num_beams,
-            length_penalty=config.length_penalty,
-            early_stopping=config.early_stopping,
-        )
-    elif candidates:
-        strategy = partial(contrastive_search, alpha=config.penalty_alpha or 0.0, count=candidates, layer=around.layers)
-    readers: tuple[Any, ...] = ()
+    chosen = beams_of(config, sampled, around) or contrastive_of(config, around)
+    strategy, readers = chosen or one_by_one, tuple[Any, ...]()
     if drafted := speculation(config, len(prompt), new_tokens, sampled, around):
         strategy, readers = drafted
     read = max(len(prompt), shadowed) + new_tokens - unread
@@ -135,45 +120,15 @@ def _whole_contexts(config: GenerationConfig) -> Iterator[str]:
     """The arguments that choose what needs all of its context."""
     if config.num_beams > 1:
         yield "num_beams"
-    if _candidates(config):
+    if candidates_of(config):
         yield "penalty_alpha"
     if config.guidance_scale not in (None, 1):
         yield "guidance_scale"
 
 
-def _candidates(config: GenerationConfig) -> int:
-    """How many tokens contrastive search compares; 0: it is not asked for, or has no choice.
-
-    Raises:
-        ArgumentError: the number of candidates is missing, or there are beams.
-    """
-    if not config.penalty_alpha or config.do_sample:
-        return 0
-    if not config.top_k:
-        raise ArgumentError(
-            f"penalty_alpha={config.penalty_alpha} with top_k={config.top_k} compares no number of tokens. Pass top_k, "
-            "such as 4."
-        )
-    if config.num_beams > 1:
-        raise ArgumentError(
-            f"penalty_alpha={config.penalty_alpha} (contrastive search) does not go with num_beams={config.num_beams}. "
-            "Leave one of them out."
-        )
-    return config.top_k if config.top_k > 1 else 0
-
-
 def _check_supported(config: GenerationConfig) -> None:
-    for name, off in _NOT_YET.items():
-        value = getattr(config, name)
-        if value != off:
-            raise ArgumentError(f"{name}={value!r} is not supported yet. Leave it at {off!r}.")
     if config.cache_implementation == "quantized":
         raise ArgumentError("cache_implementation='quantized' is not supported yet. Leave it at None.")
-    if config.num_beams > 1 and config.do_sample:
-        raise ArgumentError(
-            f"num_beams={config.num_beams} with do_sample=True (beam-search sampling) is not supported yet. "
-            "Leave one of them out."
-        )
 
 
 def _check_prompt(prompt: Sequence[int], around: Surroundings) -> None:

@@ -16,6 +16,7 @@ from loquent.generation.collecting import collected
 from loquent.generation.outputs import GenerateBeamDecoderOnlyOutput, GenerateDecoderOnlyOutput
 from loquent.generation.results import padded, tensor_like
 from loquent.generation.running import Run, StreamEvent, start, tidy
+from loquent.generation.serving import GenerationEngine, GenerationHandle, open_engine
 from loquent.generation.streamers import StreamerFeed, check_streamer
 from loquent.generation.transitions import compute_transition_scores
 
@@ -23,10 +24,13 @@ __all__ = [
     "Bound",
     "GenerateBeamDecoderOnlyOutput",
     "GenerateDecoderOnlyOutput",
+    "GenerationEngine",
+    "GenerationHandle",
     "StreamEvent",
     "compute_transition_scores",
     "engine_of",
     "generate",
+    "open_engine",
     "run_all",
     "start",
     "stream",

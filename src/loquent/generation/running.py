@@ -87,7 +87,8 @@ class Run:
         live = {request.first: request for request in self.requests}
         while live:
             with self.engine.lock:  # one turn for the step and its news, not as many as there are requests
-                self.engine.step()
+                if not all(request.handle.done for request in live.values()):  # by another thread's steps, perhaps
+                    self.engine.step()
                 news = [(request, *request.handle.news(), request.handle.new_events()) for request in live.values()]
             for request, tokens, ended, error, told in news:
                 if error:
