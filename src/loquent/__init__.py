@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from loquent.families.gpt_neo import GPTNeoConfig
     from loquent.families.gpt_neox import GPTNeoXConfig
     from loquent.families.llama import LlamaConfig
+    from loquent.generation import GenerationEngine, GenerationHandle, StreamEvent, open_engine
     from loquent.pipelines import TextGenerationPipeline, pipeline
     from loquent.text import TextModel, load
     from loquent.tokenization import (
@@ -132,6 +133,8 @@ __all__ = [
     "GPTNeoXTokenizer",
     "GPTNeoXTokenizerFast",
     "GenerationConfig",
+    "GenerationEngine",
+    "GenerationHandle",
     "HubError",
     "LlamaConfig",
     "LlamaForCausalLM",
@@ -156,6 +159,7 @@ __all__ = [
     "StopStringCriteria",
     "StoppingCriteria",
     "StoppingCriteriaList",
+    "StreamEvent",
     "SynthIDTextWatermarkScorer",
     "SynthIDTextWatermarkingConfig",
     "T5Tokenizer",
@@ -174,6 +178,7 @@ __all__ = [
     "WhisperTokenizerFast",
     "__version__",
     "load",
+    "open_engine",
     "pipeline",
     "set_seed",
 ]
@@ -200,6 +205,7 @@ _NAMES_OF_MODULE = {
     "families.gpt_neo": "GPTNeoConfig",
     "families.gpt_neox": "GPTNeoXConfig",
     "families.llama": "LlamaConfig",
+    "generation": "GenerationEngine GenerationHandle StreamEvent open_engine",
     "pipelines": "TextGenerationPipeline pipeline",
     "text": "TextModel load",
     "tokenization": (

@@ -12,10 +12,16 @@ from typing import Any
 import pytest
 import transformers
 
+import loquent
 from loquent.config import GenerationConfig, PretrainedConfig
 from loquent.errors import ArgumentError, CheckpointError, ConfigError
 
-OUR_OWN = {"seed", "response_format", "regex", "grammar", "choice"}
+OUR_OWN = {
+    *("seed", "output_trace", "response_format", "regex", "grammar", "choice"),
+    *("top_h", "top_n_sigma", "frequency_penalty", "presence_penalty", "logit_bias", "allowed_token_ids"),
+    *("dry_multiplier", "dry_base", "dry_allowed_length", "dry_sequence_breakers", "dry_range"),
+    *("xtc_probability", "xtc_threshold", "mirostat_mode", "mirostat_tau", "mirostat_eta"),
+}
 
 
 def test_fields_and_defaults_are_those_of_transformers() -> None:
@@ -79,6 +85,41 @@ def test_every_field_of_a_file_is_written_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "mark",
+    [
+        loquent.WatermarkingConfig(bias=1.5, seeding_scheme="selfhash", context_width=2),
+        loquent.SynthIDTextWatermarkingConfig(ngram_len=5, keys=[654, 400], skip_first_ngram_calls=True),
+    ],
+    ids=["green list", "synthid"],
+)
+def test_fields_that_transformers_has_not_are_kept(tmp_path: Path, mark: Any) -> None:
+    """JSON has no integer keys and no tuples, and a watermark is an object."""
+    made = GenerationConfig(
+        do_sample=True,
+        top_h=0.4,
+        logit_bias={7: -1.5},
+        dry_multiplier=0.8,
+        dry_sequence_breakers=["\n", 13],
+        watermarking_config=mark,
+    )
+    made.save_pretrained(tmp_path)
+    again = GenerationConfig.from_pretrained(tmp_path)
+    assert again == made
+    assert again.logit_bias == {7: -1.5}
+    assert again.watermarking_config == mark
+    assert GenerationConfig(watermarking_config=mark.to_dict()).watermarking_config == mark
+    theirs = getattr(transformers, type(mark).__name__)(**mark.to_dict())
+    assert GenerationConfig(watermarking_config=theirs).watermarking_config == mark
+    assert theirs.to_dict() == mark.to_dict()
+    assert json.loads(mark.to_json_string()) == mark.to_dict()
+    assert made.copy() == made
+    assert type(mark).from_dict(mark.to_dict()) == mark
+    assert GenerationConfig().dry_sequence_breakers == ["\n", ":", '"', "*"]
+    GenerationConfig().dry_sequence_breakers.append("x")
+    assert GenerationConfig().dry_sequence_breakers == ["\n", ":", '"', "*"]
+
+
+@pytest.mark.parametrize(
     "arguments",
     [
         {"top_p": 0.0},
@@ -101,6 +142,31 @@ def test_every_field_of_a_file_is_written_again(tmp_path: Path) -> None:
         {"dola_layers": "middle"},
         {"bad_words_ids": [1]},
         {"seed": -1},
+        {"top_h": 0.0},
+        {"top_n_sigma": 0},
+        {"logit_bias": {"a": 1.0}},
+        {"logit_bias": {3: float("inf")}},
+        {"allowed_token_ids": []},
+        {"dry_multiplier": -0.5},
+        {"dry_base": 0.5},
+        {"dry_allowed_length": 0},
+        {"dry_sequence_breakers": "abc"},
+        {"dry_range": -1},
+        {"xtc_probability": 1.5},
+        {"xtc_threshold": -0.1},
+        {"mirostat_mode": 1},
+        {"mirostat_tau": 0},
+        {"mirostat_eta": -1.0},
+        {"exponential_decay_length_penalty": (3, 0.0)},
+        {"exponential_decay_length_penalty": (-1, 1.5)},
+        {"watermarking_config": 3},
+        {"watermarking_config": {"greenlist_ratio": 1.0}},
+        {"watermarking_config": {"seeding_scheme": "righthash"}},
+        {"watermarking_config": {"colour": "green"}},
+        {"watermarking_config": {"ngram_len": 5}},
+        {"watermarking_config": {"ngram_len": 1, "keys": [1]}},
+        {"watermarking_config": {"ngram_len": 5, "keys": []}},
+        {"watermarking_config": {"ngram_len": 5, "keys": [1], "sampling_table_size": 2**25}},
         {"num_beams": 2, "num_return_sequences": 3},
         {"num_return_sequences": 2},
         {"num_beams": 5, "num_beam_groups": 2, "diversity_penalty": 1.0},
@@ -145,6 +211,8 @@ def test_what_works(arguments: dict[str, Any]) -> None:
     [
         ({"do_sample": False, "temperature": 0.7}, "temperature=0.7"),
         ({"do_sample": False, "top_p": 0.9}, "top_p=0.9"),
+        ({"do_sample": False, "top_h": 0.5}, "top_h=0.5"),
+        ({"do_sample": False, "mirostat_mode": 2}, "mirostat_mode=2"),
         ({"num_beams": 1, "length_penalty": 2.0}, "length_penalty=2.0"),
         ({"num_beams": 1, "early_stopping": True}, "early_stopping=True"),
     ],

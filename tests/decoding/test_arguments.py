@@ -112,10 +112,6 @@ def test_equal_sequences_are_refused() -> None:
         {"guidance_scale": 1.5},
         {"cache_implementation": "quantized"},
         {"num_beams": 2, "do_sample": True},
-        {"output_scores": True},
-        {"output_logits": True},
-        {"output_attentions": True},
-        {"output_hidden_states": True},
     ],
     ids=lambda asked: next(reversed(asked)),
 )

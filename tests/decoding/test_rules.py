@@ -31,7 +31,6 @@ from loquent.decoding.rules import (
     ForcedBegin,
     ForcedEnd,
     FrequencyPresence,
-    Grammar,
     GreenList,
     MinLength,
     MinP,

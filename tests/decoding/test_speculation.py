@@ -88,7 +88,7 @@ def test_rounds_are_those_of_transformers(
     prompt = PROMPTS[2]
     plain = ours.generate([prompt], **common)[0].tolist()
 
-    run = loquent.generation.start(ours, [prompt], None, assistant_model=small, **common, **settings)
+    run = loquent.generation.start(ours, [prompt], None, traced=True, assistant_model=small, **common, **settings)
     events = traced(run)
     rounds = [len(event.drafts) for event in events if isinstance(event, Drafted)]
 
@@ -118,11 +118,10 @@ def test_rounds_are_those_of_transformers(
 
 def traced(run: Any) -> list[Any]:
     """What a run of one request tells of its way."""
-    task = run.handles[0]._request.task
-    task.note = task.events.append
     for _ in run.events():
         pass
-    return task.events
+    events: list[Any] = run.requests[0].handle.events
+    return events
 
 
 def test_settings_come_from_the_call_then_the_assistant_then_the_model(llama_pair: MakePair) -> None:
@@ -130,7 +129,7 @@ def test_settings_come_from_the_call_then_the_assistant_then_the_model(llama_pai
 
     def first_rounds(**asked: Any) -> list[int]:
         common = {**COMMON, "eos_token_id": None, "max_new_tokens": 10, "assistant_confidence_threshold": 0.0}
-        run = loquent.generation.start(ours, [PROMPTS[2]], None, assistant_model=small, **common, **asked)
+        run = loquent.generation.start(ours, [PROMPTS[2]], None, traced=True, assistant_model=small, **common, **asked)
         return [len(event.drafts) for event in traced(run) if isinstance(event, Drafted)][:2]
 
     before = small.generation_config, ours.generation_config
@@ -152,6 +151,7 @@ def test_the_heuristic_outlasts_a_call_unless_it_is_transient(llama_pair: MakePa
     def first_round(schedule: str) -> int:
         run = loquent.generation.start(
             *(ours, [PROMPTS[2]], None),
+            traced=True,
             assistant_model=small,
             num_assistant_tokens=7,
             num_assistant_tokens_schedule=schedule,
@@ -188,21 +188,21 @@ def test_weights_that_change_or_go_leave_no_stale_drafts(llama_pair: MakePair) -
     common = {**COMMON, "eos_token_id": None, "assistant_model": small, **constant}
     plain = ours.generate(PROMPTS, **{**COMMON, "eos_token_id": None})
 
-    def standing() -> int:
-        run = loquent.generation.start(ours, [PROMPTS[2] * 3], None, **common)
+    def standing(asked: dict[str, Any]) -> int:
+        run = loquent.generation.start(ours, [PROMPTS[2] * 3], None, traced=True, **asked)
         return sum(event.accepted for event in traced(run) if isinstance(event, Drafted))
 
-    before = standing()
+    before = standing(common)
     with torch.no_grad():
         for mine, other in zip(small.parameters(), ours.parameters()):
             mine.copy_(other)
-    assert standing() > before
+    assert standing(common) > before
     for parameter in small.parameters():
         parameter.data = parameter.data.clone()
-    assert standing() > before
+    assert standing(common) > before
     assert torch.equal(ours.generate(PROMPTS, **common), plain)
     reader = weakref.ref(next(iter(small._engine_slot.readers[ours._engine_slot.engine].values())))
-    del small, common, standing
+    del small, common
     gc.collect()
     assert reader() is None
 
@@ -245,5 +245,5 @@ def test_a_draft_that_costs_as_much_as_the_model_is_not_made_unless_asked_for(ll
     common = {**COMMON, "eos_token_id": None, "max_new_tokens": 41, "assistant_confidence_threshold": 0.0}
     constant = {"num_assistant_tokens": 4, "num_assistant_tokens_schedule": "constant"}
     for asked, events in ({}, 41), (constant, 1 + 40 // 5):
-        run = loquent.generation.start(ours, [[3, 4, 5]], None, assistant_model=ours, **common, **asked)
+        run = loquent.generation.start(ours, [[3, 4, 5]], None, traced=True, assistant_model=ours, **common, **asked)
         assert len(traced(run)) == events

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,46 @@ def test_any_tokens_and_any_piece_of_their_text(tokenizer: Any, data: st.DataObj
     stop = text[start : start + data.draw(st.integers(1, 12))]
     if stop and "\ufffd" not in stop:
         assert flagged(tokenizer, tokens, stop) == completed(tokenizer, tokens, stop)
+
+
+TEXTS = st.text(st.sampled_from("ab  \n.,'é—犬🐶🏽"), min_size=1, max_size=40)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(text=TEXTS, others=st.lists(TEXTS, max_size=3), data=st.data())
+def test_the_first_token_with_which_a_text_has_one_of_the_strings(
+    tokenizer: Any, text: str, others: list[str], data: st.DataObject
+) -> None:
+    """Plain `in`, on the decoded text; characters without a token of their own make runs of bytes."""
+    tokens = tokenizer.encode(text, add_special_tokens=False)
+    whole = decode(tokenizer, tokens)
+    start = data.draw(st.integers(0, max(len(whole) - 1, 0)))
+    stops = [stop for stop in (whole[start : start + data.draw(st.integers(1, 30))], *others) if stop]
+    texts = [decode(tokenizer, tokens[:length]) for length in range(1, len(tokens) + 1)]
+    expected = next((at + 1 for at, done in enumerate(texts) if any(stop in done for stop in stops)), None)
+    assert next(iter(flagged(tokenizer, tokens, *stops)), None) == expected
+
+
+def test_it_costs_little_however_many_and_long_the_strings_are(tokenizer: Any) -> None:
+    """Made in a moment; a token costs two decodings of a few tokens, unless it ends in what a string ends in."""
+
+    class Counting:
+        decoded = 0
+
+        def decode(self, token_ids: Any, **kwargs: Any) -> str:
+            self.decoded += len(token_ids)
+            return str(tokenizer.decode(token_ids, **kwargs))
+
+    counting = Counting()
+    tokens = np.array(tokenizer.encode(TEXT * 20, add_special_tokens=False), np.int64)
+    begun = time.perf_counter()
+    strings = StopStrings((*[f"never {i}#" for i in range(2000)], "x" * 1000 + "#"), counting)
+    assert not strings.found(tokens[:1])
+    assert time.perf_counter() - begun < 0.01
+    counting.decoded = 0
+    plain = [n for n in range(1, len(tokens) + 1) if "\ufffd" not in decode(tokenizer, tokens[max(0, n - 12) : n])]
+    assert not any(strings.found(tokens[:n]) for n in plain)
+    assert counting.decoded <= 24 * len(plain)
 
 
 def test_several_strings_and_the_first_to_be_complete(tokenizer: Any) -> None:

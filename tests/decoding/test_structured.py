@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import json
 import re
 import sys
 import time
+import weakref
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,7 +22,7 @@ from tokenizers import Tokenizer, decoders, models
 import loquent
 from loquent.cache import Memory
 from loquent.decoding.grammar import Completion, grammar_of
-from loquent.decoding.rules import Context, Grammar
+from loquent.decoding.rules import Context, Grammar, Heal
 from loquent.decoding.surroundings import Surroundings
 from loquent.errors import ArgumentError, MissingExtraError
 from loquent.generation import start
@@ -149,6 +151,33 @@ def test_states_follow_growth_rewinds_and_forks(letters: Any) -> None:
         allowed(rule, [5] * length, twin)
     twin.rewind(1)
     assert allowed(rule, [2, 0], twin) == {0, 1, 4, 5}
+
+
+def test_rows_of_tensors_and_arrays_are_alike(letters: Any) -> None:
+    import torch
+
+    grammars = [compiled(letters, 8, END, regex=regex) for regex in ("(ab|c){1,3}", "cab?", "a+")]
+    contexts = [Context(np.array(tokens), 1) for tokens in ([3, 2], [0], [7, 0, 5])]
+    scores = np.random.default_rng(0).standard_normal((3, 8)).astype(np.float32)
+    rules, heals = [Grammar(grammar) for grammar in grammars], [Heal(2, (2, 3, 6))] * 3
+    behind = [Context(context.tokens, prompt) for context, prompt in zip(contexts, (3, 1, 4))]
+    for kind, settings_, seen in ((Grammar, rules, contexts), (Heal, heals, behind)):
+        ours = kind.apply(scores.copy(), settings_, seen)
+        assert np.isinf(ours).any()
+        assert kind.apply(torch.tensor(scores), settings_, seen).numpy() == pytest.approx(ours)
+    assert ours[0, 2] == scores[0, 2] + 1
+    assert (ours[1] == scores[1]).all()
+
+
+def test_a_tokenizer_that_nobody_has_any_more_is_let_go() -> None:
+    backend = Tokenizer(models.BPE(vocab={"a": 0}, merges=[]))
+    backend.decoder = decoders.Fuse()
+    tokenizer = loquent.PreTrainedTokenizerFast(tokenizer_object=backend)
+    assert compiled(tokenizer, 1, None, regex="a{1,3}").start.allowed.tolist() == [1]
+    kept = weakref.ref(tokenizer)
+    del tokenizer
+    gc.collect()
+    assert kept() is None
 
 
 @pytest.fixture(scope="module")

@@ -303,7 +303,7 @@ def test_stop_strings(shared_data: Path) -> None:
 def test_the_dictionary_output(model: Any) -> None:
     output = model.generate(IDS, max_new_tokens=3, return_dict_in_generate=True)
     assert output.sequences.tolist() == output["sequences"].tolist() == output[0].tolist()
-    assert output.sequences_scores is None
+    assert list(output) == ["sequences"]
     beams = model.generate(IDS, max_new_tokens=3, num_beams=2, return_dict_in_generate=True)
     assert beams.sequences_scores.shape == (1,)
     assert beams[1] is beams.sequences_scores

@@ -28,7 +28,7 @@ class Recorder:
 
 def feed_of(rows: int, recorder: Recorder) -> StreamerFeed:
     columns = np.zeros((rows, 1), np.int64)
-    prompts = Prompts(columns, list(columns), device=None, as_tensors=False)
+    prompts = Prompts(columns, columns == 0, list(columns), device=None, as_tensors=False)
     run: Any = SimpleNamespace(rows=rows, prompts=prompts, pad=PAD)
     return StreamerFeed(recorder, run)
 

@@ -142,6 +142,7 @@ class GenerationConfig(JsonFile):
     output_hidden_states: bool = False
     output_scores: bool = False
     output_logits: bool | None = None
+    output_trace: bool = False
     return_dict_in_generate: bool = False
 
     # Special tokens.

@@ -32,13 +32,15 @@ class BaseWatermarkingConfig:
         known = {field.name for field in fields(cls)}  # type: ignore[arg-type]  # each is a dataclass
         if not values.keys() <= known:
             raise ArgumentError(
-                f"{cls.__name__} has no field {', '.join(map(repr, sorted(values.keys() - known)))}. "
+                f"watermarking_config: {cls.__name__} has no field {', '.join(map(repr, sorted(values.keys() - known)))}. "
                 f"It has {', '.join(sorted(known))}."
             )
         try:
             return cls(**values)
         except TypeError as error:
-            raise ArgumentError(f"{cls.__name__} cannot be made of {dict(values)!r:.120}: {error}.") from None
+            raise ArgumentError(
+                f"watermarking_config: {cls.__name__} cannot be made of {dict(values)!r:.120}: {error}."
+            ) from None
 
     def to_dict(self) -> dict[str, Any]:
         """The fields and their values."""

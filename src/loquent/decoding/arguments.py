@@ -29,13 +29,9 @@ _NOT_YET: dict[str, Any] = {
     "constraints": None,
     "force_words_ids": None,
     "guidance_scale": None,
-    "output_attentions": False,
-    "output_hidden_states": False,
-    "output_scores": False,
-    "output_logits": None,
 }
 # Further values that leave a field off.
-_OFF_TOO: dict[str, Any] = {"guidance_scale": 1.0, "output_logits": False, "penalty_alpha": 0.0}
+_OFF_TOO: dict[str, Any] = {"guidance_scale": 1.0, "penalty_alpha": 0.0}
 
 
 def resolve(config: GenerationConfig, prompt: Sequence[int], seed: int, around: Surroundings) -> list[Decoding]:

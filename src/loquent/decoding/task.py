@@ -80,6 +80,7 @@ class Decoding:
     readers: tuple[Any, ...] = ()  # further models that it reads with, as the engine opened them
     traced: bool = False  # whether the strategy tells of its way
     recorded: frozenset[Recorded] = frozenset()  # what is kept of the rows that tokens are chosen from
+    deadline: float | None = None  # the `time.monotonic()` at which it ends with what is there, be it nothing
     context: int | None = None  # slide over this many positions where more are needed; None: never slide
 
 

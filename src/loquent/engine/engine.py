@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence as Items
 from weakref import WeakSet
 
@@ -97,7 +98,7 @@ class Engine:
         chooser = Chooser(task) if selects and recording is None else None
         request = Request(task, pages, _clear, chooser, recording=recording)
         with self.lock:
-            self.scheduler.waiting.append(request)
+            self.scheduler.add(request)
         return Handle(request, self._cancel)
 
     def step(self) -> bool:
@@ -105,6 +106,7 @@ class Engine:
         with self.lock:
             self._steps_within += 1
             try:
+                self.scheduler.expire(time.monotonic)
                 for request in self.scheduler.admit():
                     request.start()
                 further = self._used()

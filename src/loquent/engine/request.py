@@ -6,8 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from loquent.cache import PageKey, Sequence
 from loquent.decoding.recording import Recording
+from loquent.decoding.stopping import Reason
 from loquent.decoding.task import Asks, Hypothesis, Read, Select, Strategy, Task
 from loquent.decoding.trace import Event
 from loquent.decoding.wants import WANTS, Block, LastRow, Verify, Want
@@ -118,6 +122,21 @@ class Request:
         finally:
             self.finish()
 
+    @property
+    def is_near(self) -> bool:
+        """Whether the next step answers all of its reads."""
+        return bool(self.reads) and all(read.left == 1 for read in self.reads)
+
+    def expire(self) -> None:
+        """End the request with what has been committed: its time is over."""
+        self.task.rank(self.so_far("time"))
+        self.finish()
+
+    def so_far(self, reason: Reason) -> list[Hypothesis]:
+        """Its results, the first of which holds what has been committed, if it ends now."""
+        missing = [()] * (self.task.decoding.returned - 1)
+        return [Hypothesis(output, reason) for output in (tuple(self.task.output), *missing)]
+
     def finish(self) -> None:
         """Close the strategy and give every page back."""
         self.done, self.reads, self.selections = True, [], []
@@ -201,7 +220,7 @@ class Handle:
 
     def __init__(self, request: Request, cancel: Callable[[Request], None]) -> None:
         self._request, self._cancel = request, cancel
-        self._taken = 0
+        self._taken = self._heard = 0
 
     @property
     def done(self) -> bool:
@@ -214,6 +233,11 @@ class Handle:
         return self._request.task.reason
 
     @property
+    def prompt(self) -> NDArray[np.int64]:
+        """What it continues, (n,)."""
+        return self._request.task.prompt
+
+    @property
     def events(self) -> list[Event]:
         """What the strategy has told of its way so far, where the request is traced."""
         return self._request.task.events
@@ -222,6 +246,12 @@ class Handle:
     def recording(self) -> Recording | None:
         """The rows that tokens were chosen from, where an output wants them."""
         return self._request.recording
+
+    def new_events(self) -> list[Event]:
+        """What the strategy has told since the last call."""
+        events = self.events[self._heard :]
+        self._heard += len(events)
+        return events
 
     def new_tokens(self) -> list[int]:
         """The tokens committed since the last call; raises what made the request fail."""
@@ -251,12 +281,9 @@ class Handle:
             raise RequestCancelledError("the request has no result: it was cancelled, or has not ended yet")
         return self._request.task.ranked
 
-    def so_far(self, count: int) -> list[Hypothesis]:
-        """The hypotheses, or `count` of which the first holds what was committed before the request was cancelled."""
-        if self._request.task.ranked:
-            return self._request.task.ranked
-        outputs = [tuple(self._request.task.output), *[()] * (count - 1)]
-        return [Hypothesis(output, "cancelled") for output in outputs]
+    def so_far(self) -> list[Hypothesis]:
+        """The hypotheses, or as many of which the first holds what was committed before the request was cancelled."""
+        return self._request.task.ranked or self._request.so_far("cancelled")
 
     def cancel(self) -> None:
         """End the request now and free what it holds; cancelling one that has ended does nothing."""

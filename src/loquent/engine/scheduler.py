@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from loquent.engine.request import PendingRead, Request
@@ -33,11 +34,30 @@ class Scheduler:
         self.step_tokens, self.max_running, self.pages = step_tokens, max_running, pages
         self.waiting: deque[Request] = deque()
         self.running: list[Request] = []
+        self.timed: list[Request] = []  # those with a deadline
+
+    def add(self, request: Request) -> None:
+        """Queue a request."""
+        self.waiting.append(request)
+        if request.task.decoding.deadline is not None:
+            self.timed.append(request)
 
     @property
     def idle(self) -> bool:
         """Whether there is nothing to do."""
         return not self.waiting and not self.running
+
+    def expire(self, clock: Callable[[], float]) -> None:
+        """End the requests whose deadline has passed, with what is there, unless the next step brings them a token."""
+        if not self.timed:
+            return
+        now = clock()
+        for request in self.timed:
+            if not request.done and now >= (request.task.decoding.deadline or now) and not request.is_near:
+                request.expire()
+        self.timed = [request for request in self.timed if not request.done]
+        self.waiting = deque(request for request in self.waiting if not request.done)
+        self.retire()
 
     def admit(self) -> list[Request]:
         """The requests that start now: the first ones waiting, as far as the pages promised to all allow."""

@@ -12,11 +12,30 @@ from typing import Any
 from loquent.decoding.task import Hypothesis
 from loquent.errors import RequestCancelledError
 from loquent.generation.binding import Bound, engine_of
-from loquent.generation.results import GenerateOutput, padded, tensor_like
+from loquent.generation.collecting import collected
+from loquent.generation.outputs import GenerateBeamDecoderOnlyOutput, GenerateDecoderOnlyOutput
+from loquent.generation.results import padded, tensor_like
 from loquent.generation.running import Run, StreamEvent, start, tidy
+from loquent.generation.serving import GenerationEngine, GenerationHandle, open_engine
 from loquent.generation.streamers import StreamerFeed, check_streamer
+from loquent.generation.transitions import compute_transition_scores
 
-__all__ = ["Bound", "GenerateOutput", "StreamEvent", "engine_of", "generate", "run_all", "start", "stream", "tidy"]
+__all__ = [
+    "Bound",
+    "GenerateBeamDecoderOnlyOutput",
+    "GenerateDecoderOnlyOutput",
+    "GenerationEngine",
+    "GenerationHandle",
+    "StreamEvent",
+    "compute_transition_scores",
+    "engine_of",
+    "generate",
+    "open_engine",
+    "run_all",
+    "start",
+    "stream",
+    "tidy",
+]
 
 
 def generate(
@@ -41,7 +60,8 @@ def generate(
     Args:
         inputs: ids (rows, length), as a tensor, an array, lists, or what a tokenizer returns. Rows may be padded on
             either side where `attention_mask` says so; lists may differ in length. Without inputs the row is BOS.
-        generation_config: a GenerationConfig; fields that it does not set are those of `model.generation_config`.
+        generation_config: a GenerationConfig, or a list with one for each row, whose rows then run side by side; fields
+            that it does not set are those of `model.generation_config`. The first row's config fills the result.
         streamer: an object with `put(value)` and `end()`: is given the prompts, then a token of each row at a time. If
             `put` raises RequestCancelledError, generating stops and what is there so far is returned.
         seed: makes sampling repeatable; one for all rows, or a list with one for each. Rows with the same prompt and
@@ -60,8 +80,10 @@ def generate(
     Returns:
         Ids (rows * num_return_sequences, length) as a tensor on the device of the inputs (an array, where neither the
         inputs nor the model are torch's): the inputs' columns, then the new tokens, filled with the pad token (or the
-        first EOS token) where a row ended before the longest. With
-        `return_dict_in_generate=True` a GenerateOutput with them as `sequences`.
+        first EOS token) where a row ended before the longest. With `return_dict_in_generate=True` a
+        GenerateDecoderOnlyOutput with them as `sequences`, and with what `output_scores`, `output_logits`,
+        `output_hidden_states`, `output_attentions` and `output_trace` ask for; a GenerateBeamDecoderOnlyOutput where
+        there are beams.
 
     Raises:
         ArgumentError: an argument is unknown, cannot work, or contradicts another.
@@ -83,11 +105,9 @@ def generate(
         context_overflow=context_overflow,
         **kwargs,
     )
-    sequences = tensor_like(run.prompts, padded(run.prompts, results, run.pad, run.healed))
-    if not run.config.return_dict_in_generate:
-        return sequences
-    scores = [hypothesis.score for hypothesis in results]
-    return GenerateOutput(sequences, None if None in scores else tensor_like(run.prompts, scores))
+    if run.config.return_dict_in_generate:
+        return collected(model, run, results)
+    return tensor_like(run.prompts, padded(run.prompts, run.owners, results, run.pad, run.healed))
 
 
 def run_all(
@@ -119,15 +139,20 @@ def run_all(
 
 
 def stream(
-    model: Bound, inputs: Any = None, generation_config: Any = None, **kwargs: Any
+    model: Bound, inputs: Any = None, generation_config: Any = None, *, events: bool = False, **kwargs: Any
 ) -> Generator[StreamEvent, None, None]:
     """Continue sequences of tokens, yielding each row's new tokens as they come.
 
     Takes what `generate` takes, but a streamer. Arguments are checked before this returns. Closing the generator, or
-    an exception where it is consumed, cancels what is left.
+    an exception where it is consumed, cancels what is left. Beams stream the tokens that all of them begin with; the
+    rest, and the rows behind the best, come at the end.
+
+    Args:
+        events: whether each event tells in `trace` what its row's strategy weighed since the last one
+            (`loquent.decoding.trace`); there is one for each step then, with or without tokens.
 
     Yields:
         StreamEvents; `row` is the number of the row that `generate` would return. A row's last event says why it
         ended.
     """
-    return start(model, inputs, generation_config, **kwargs).stream()
+    return start(model, inputs, generation_config, traced=events, **kwargs).stream()

@@ -18,6 +18,7 @@ from loquent.native import why_unavailable
 from loquent.parts import Decoder
 
 
+@runtime_checkable
 class Bound(Protocol):
     """What generation needs of a model."""
 

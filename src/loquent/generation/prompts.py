@@ -30,6 +30,7 @@ class Prompts:
     """What is to be continued."""
 
     columns: NDArray[np.int64]  # (rows, length), as the caller laid them out, padding included
+    kept: NDArray[np.bool_]  # (rows, length): which of them are the row's own, and no padding
     rows: list[NDArray[np.int64]]  # each row's own tokens
     device: Any  # of the caller's tensors; None where there were none
     as_tensors: bool = True  # whether results are torch's tensors, or else arrays
@@ -70,7 +71,8 @@ def read_prompts(
         raise ArgumentError(f"row {empty} of the inputs has no tokens. Give it at least one, such as BOS.")
     is_tensor = hasattr(ids, "cpu")
     last = kept.shape[1] - 1 - np.argmax(kept[:, ::-1], axis=1)
-    return Prompts(columns, rows, getattr(ids, "device", None) if is_tensor else None, is_tensor or gives_tensors, last)
+    device = getattr(ids, "device", None) if is_tensor else None
+    return Prompts(columns, kept, rows, device, is_tensor or gives_tensors, last)
 
 
 def _columns(ids: Any, config: GenerationConfig) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:

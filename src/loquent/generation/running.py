@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+import time
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
 from loquent.config import GenerationConfig
 from loquent.decoding.arguments import resolve
+from loquent.decoding.recording import Recorded
 from loquent.decoding.surroundings import DEFAULT_NEW_TOKENS, Surroundings
-from loquent.decoding.task import Hypothesis
+from loquent.decoding.task import Decoding, Hypothesis
+from loquent.decoding.trace import Event
 from loquent.engine import Engine, Handle
 from loquent.errors import ArgumentError
 from loquent.generation.assistants import assistant_of
 from loquent.generation.binding import Bound, engine_of
 from loquent.generation.prompts import INPUT_NAMES, Prompts, pad_token, read_prompts
+from loquent.generation.replay import Attentive
 from loquent.generation.results import tensor_like
-from loquent.generation.settings import callables, merged, row_seeds
+from loquent.generation.settings import callables, merged_for_rows, row_seeds
 
 KEPT_STORE_BYTES = 256 << 20
 """How much key-value memory an idle model keeps for its next call, and what it remembers there with it."""
@@ -26,21 +30,37 @@ KEPT_STORE_BYTES = 256 << 20
 class StreamEvent(NamedTuple):
     """News of one row: tokens that are there for good, and why it ended if it has."""
 
-    row: int  # of what `generate` would return: the input's row * num_return_sequences + which of them
+    row: int  # of what `generate` would return: the rows of the first input row first, `num_return_sequences` of them
     tokens: tuple[int, ...]
-    finished: str | None = None  # "eos", "length", "stop_string", "time", "criteria"
+    finished: str | None = None  # "eos", "length", "stop_string", "time", "criteria", "cancelled"
+    trace: tuple[Event, ...] = ()  # with `events=True`, what the strategy has told since the last event of the row
+
+
+@dataclass(eq=False)
+class Submitted:
+    """A request of a run, and which rows of the result it gives."""
+
+    handle: Handle
+    decoding: Decoding
+    config: GenerationConfig
+    row: int  # of the inputs
+    first: int  # of its rows in the result
+    count: int  # of them: a beam search's request gives several
 
 
 @dataclass(eq=False)
 class Run:
-    """Submitted requests; `copies` rows of the result belong to each input row."""
+    """Submitted requests, in the order of the result's rows."""
 
     engine: Engine
-    handles: list[Handle]  # in the order of the result's rows; a beam search's handle gives several of them
     prompts: Prompts
-    config: GenerationConfig
-    copies: int
-    healed: tuple[int, ...] = ()  # for each input row, how many of its last tokens are made again
+    configs: list[GenerationConfig]  # of each row of the inputs
+    requests: list[Submitted]
+
+    @property
+    def config(self) -> GenerationConfig:
+        """The first row's, which says how the result is filled and returned."""
+        return self.configs[0]
 
     @property
     def pad(self) -> int:
@@ -48,27 +68,36 @@ class Run:
         return pad_token(self.config)
 
     @property
+    def owners(self) -> list[int]:
+        """For each row of the result the row of the inputs that it continues."""
+        return [request.row for request in self.requests for _ in range(request.count)]
+
+    @property
+    def healed(self) -> list[int]:
+        """For each row of the inputs how many of its last tokens are made again."""
+        return list({request.row: request.decoding.healed for request in self.requests}.values())
+
+    @property
     def rows(self) -> int:
         """How many rows the result has."""
-        return len(self.prompts.rows) * self.copies
+        return sum(request.count for request in self.requests)
 
     def events(self) -> Iterator[StreamEvent]:
         """Steps the engine until all requests are done, with what each step brought."""
-        each = self.rows // len(self.handles)  # rows of a handle
-        live = {number * each: handle for number, handle in enumerate(self.handles)}  # by its first row
+        live = {request.first: request for request in self.requests}
         while live:
             with self.engine.lock:  # one turn for the step and its news, not as many as there are requests
-                self.engine.step()
-                news = [(row, *handle.news()) for row, handle in live.items()]
-            for row, tokens, ended, error in news:
+                if not all(request.handle.done for request in live.values()):  # by another thread's steps, perhaps
+                    self.engine.step()
+                news = [(request, *request.handle.news(), request.handle.new_events()) for request in live.values()]
+            for request, tokens, ended, error, told in news:
                 if error:
                     raise error
                 if ended:
-                    handle = live.pop(row)
-                    yield StreamEvent(row, tuple(tokens), handle.reason)
-                    yield from _others(handle, row)
-                elif tokens:
-                    yield StreamEvent(row, tuple(tokens))
+                    del live[request.first]
+                    yield from _last_events(request, tuple(tokens), tuple(told))
+                elif tokens or told:
+                    yield StreamEvent(request.first, tuple(tokens), trace=tuple(told))
         tidy(self.engine)
 
     def stream(self) -> Generator[StreamEvent, None, None]:
@@ -87,18 +116,17 @@ class Run:
 
     def results(self) -> list[Hypothesis]:
         """The hypothesis of each row of the result."""
-        ranked = [handle.result() for handle in self.handles]
+        ranked = [request.handle.result() for request in self.requests]
         return [hypothesis for hypotheses in ranked for hypothesis in hypotheses]
 
     def unfinished(self) -> list[Hypothesis]:
         """The results of what has ended, and as far as they came, those of what was cancelled."""
-        each = self.rows // len(self.handles)
-        return [hypothesis for handle in self.handles for hypothesis in handle.so_far(each)]
+        return [hypothesis for request in self.requests for hypothesis in request.handle.so_far()]
 
     def cancel(self) -> None:
         """End what has not ended."""
-        for handle in self.handles:
-            handle.cancel()
+        for request in self.requests:
+            request.handle.cancel()
         tidy(self.engine)
 
 
@@ -108,10 +136,12 @@ def tidy(engine: Engine) -> None:
         engine.release_memory()
 
 
-def _others(handle: Handle, first_row: int) -> Iterator[StreamEvent]:
-    """The hypotheses of a handle behind its best, which come when it is done."""
-    for offset, hypothesis in enumerate(handle.result()[1:], 1):
-        yield StreamEvent(first_row + offset, hypothesis.tokens, hypothesis.reason)
+def _last_events(request: Submitted, tokens: tuple[int, ...], told: tuple[Event, ...]) -> Iterator[StreamEvent]:
+    """What is left of a request's best hypothesis, and the others, which come when it is done."""
+    best, *others = request.handle.so_far()
+    yield StreamEvent(request.first, tokens, best.reason, told)
+    for offset, hypothesis in enumerate(others, 1):
+        yield StreamEvent(request.first + offset, hypothesis.tokens, hypothesis.reason)
 
 
 def start(
@@ -128,19 +158,25 @@ def start(
     prefix_allowed_tokens_fn: Any = None,
     context_overflow: str = "error",
     default_new_tokens: int = DEFAULT_NEW_TOKENS,
+    deadline: float | None = None,
+    traced: bool = False,
     **kwargs: Any,
 ) -> Run:
     """Submit the requests that the arguments of `generate()` ask for, all of them checked first.
 
-    Where no length is asked for, `default_new_tokens` follow, or as many as the model has positions left.
+    Where no length is asked for, `default_new_tokens` follow, or as many as the model has positions left. `deadline` is
+    in seconds from now.
     """
     if context_overflow not in ("error", "slide"):
         raise ArgumentError(f'context_overflow={context_overflow!r} must be "error" or "slide".')
+    if deadline is not None and not deadline > 0:
+        raise ArgumentError(f"deadline={deadline!r} must be a number of seconds above 0.")
     arguments = dict(kwargs)
     named = {name: arguments.pop(name) for name in INPUT_NAMES & arguments.keys()}
-    config = merged(model.generation_config, generation_config, arguments)
-    prompts = read_prompts(inputs, named, config, model.gives_tensors)
-    seeds = row_seeds(seed, config, len(prompts.rows))
+    settings = merged_for_rows(model.generation_config, generation_config, arguments)
+    prompts = read_prompts(inputs, named, settings[0], model.gives_tensors)
+    configs = for_each_row(settings, len(prompts.rows))
+    seeds = row_seeds(seed, configs)
     engine = engine_of(model)
     around = Surroundings(
         vocabulary=engine.backend.vocabulary,
@@ -153,21 +189,70 @@ def start(
         slide=context_overflow == "slide",
         default_new_tokens=default_new_tokens,
         free_rows=engine.backend.free_rows,
-        assistant=assistant_of(engine, model, config, assistant_model, tokenizer, assistant_tokenizer),
         as_ids=lambda tokens: tensor_like(prompts, tokens[None, :]),
     )
-    pairs = [
-        (prompt, decoding)
-        for row, (prompt, row_seed) in enumerate(zip(prompts.rows, seeds))
-        for decoding in resolve(config, prompt.tolist(), row_seed, replace(around, row=row))
-    ]
+    wanted = _recorded(model, configs)
+    ends = None if deadline is None else time.monotonic() + deadline
+    requests = []
+    for row, (config, row_seed) in enumerate(zip(configs, seeds)):
+        assistant = assistant_of(engine, model, config, assistant_model, tokenizer, assistant_tokenizer)
+        own = replace(around, row=row, assistant=assistant)
+        for decoding in resolve(config, prompts.rows[row].tolist(), row_seed, own):
+            _check_recorded(wanted, decoding)
+            told = replace(decoding, recorded=wanted, traced=traced or config.output_trace)
+            requests.append((row, _within(ends, told)))
     engine.refresh()
-    healed = tuple(decoding.healed for _, decoding in pairs[:: len(pairs) // len(prompts.rows)])
-    run = Run(engine, [], prompts, config, config.num_return_sequences, healed)
+    return _submitted(Run(engine, prompts, configs, []), requests)
+
+
+def _submitted(run: Run, requests: Sequence[tuple[int, Decoding]]) -> Run:
+    """The run with these requests, each of a row of the inputs; all of them, or none."""
     try:
-        for prompt, decoding in pairs:
-            run.handles.append(engine.submit(prompt[: len(prompt) - decoding.healed], decoding))
+        for row, decoding in requests:
+            prompt = run.prompts.rows[row]
+            handle = run.engine.submit(prompt[: len(prompt) - decoding.healed], decoding)
+            run.requests.append(Submitted(handle, decoding, run.configs[row], row, run.rows, decoding.returned))
     except BaseException:
         run.cancel()
         raise
     return run
+
+
+def _within(ends: float | None, decoding: Decoding) -> Decoding:
+    """The request, ended by a deadline if there is one: by itself at the next token, or else by the engine."""
+    if ends is None:
+        return decoding
+    known = decoding.stopping.deadline
+    stopping = replace(decoding.stopping, deadline=ends if known is None else min(ends, known))
+    return replace(decoding, stopping=stopping, deadline=ends)
+
+
+def _recorded(model: Bound, configs: Sequence[GenerationConfig]) -> frozenset[Recorded]:
+    """What the output wants kept of the rows: all requests keep what one of them asks for."""
+    asking = [config for config in configs if config.return_dict_in_generate]
+    if any(config.output_attentions for config in asking) and not isinstance(model, Attentive):
+        raise ArgumentError(
+            f"output_attentions=True cannot work with a {type(model).__name__}, which does not tell its attention "
+            "weights. Leave it out, or load the model with AutoModelForCausalLM, without quantization."
+        )
+    wanted: set[Recorded] = {"scores"} if any(config.output_scores for config in asking) else set()
+    wanted |= {"logits"} if any(config.output_logits for config in asking) else set()
+    replayed = any(config.output_attentions or config.output_hidden_states for config in asking)
+    return frozenset(wanted | ({"texts"} if replayed else set()))
+
+
+def _check_recorded(wanted: frozenset[Recorded], decoding: Decoding) -> None:
+    if "texts" in wanted and decoding.context:
+        raise ArgumentError(
+            'context_overflow="slide" forgets what was read, so that output_hidden_states and output_attentions cannot '
+            "tell of it. Leave them out, or ask for fewer tokens."
+        )
+
+
+def for_each_row(settings: Sequence[GenerationConfig], rows: int) -> list[GenerationConfig]:
+    """A config for each row of the inputs, from one for all of them, or as many as there are."""
+    if len(settings) not in (1, rows):
+        raise ArgumentError(
+            f"generation_config has {len(settings)} configs for {rows} rows. Pass one, or one for each row."
+        )
+    return list(settings) * (rows if len(settings) == 1 else 1)

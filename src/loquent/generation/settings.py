@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from numbers import Integral
 from typing import Any
 
@@ -46,6 +46,19 @@ def merged(model: GenerationConfig, given: Any, kwargs: dict[str, Any]) -> Gener
     return config
 
 
+def merged_for_rows(model: GenerationConfig, given: Any, kwargs: dict[str, Any]) -> list[GenerationConfig]:
+    """`merged` for one config, or for a list with one for each row.
+
+    Raises:
+        ArgumentError: as `merged`, or the list is empty.
+    """
+    if not isinstance(given, list | tuple):
+        return [merged(model, given, kwargs)]
+    if not given:
+        raise ArgumentError("generation_config is an empty list. Pass a config, or one for each row.")
+    return [merged(model, one, kwargs) for one in given]
+
+
 def _without_what_asks_for_nothing(kwargs: dict[str, Any]) -> dict[str, Any]:
     for name in sorted(_NOT_YET & set(kwargs)):
         if kwargs[name] is not None and kwargs[name] is not False:
@@ -53,23 +66,29 @@ def _without_what_asks_for_nothing(kwargs: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in kwargs.items() if name not in _NOT_YET}
 
 
-def row_seeds(seed: Any, config: GenerationConfig, rows: int) -> list[int]:
-    """A seed for each row.
+def row_seeds(seed: Any, configs: Sequence[GenerationConfig]) -> list[int]:
+    """A seed for each row: those given, or its config's, or a fresh one.
 
     Raises:
         ArgumentError: a seed is negative or no integer, or there is not one for each row.
     """
-    seeds: Any = config.seed if seed is None else seed
-    if seeds is None:
-        # A request that draws nothing leaves the generators that fresh seeds come from as they are.
-        return [fresh_seed() if config.do_sample else 0 for _ in range(rows)]
-    listed = list(seeds) if isinstance(seeds, Iterable) and not isinstance(seeds, str) else [seeds] * rows
+    if seed is None:
+        return [_own_seed(config) for config in configs]
+    rows = len(configs)
+    listed = list(seed) if isinstance(seed, Iterable) and not isinstance(seed, str) else [seed] * rows
     if len(listed) != rows:
         raise ArgumentError(f"seed has {len(listed)} values for {rows} rows. Pass one integer, or one for each row.")
     bad = [value for value in listed if isinstance(value, bool) or not isinstance(value, Integral) or value < 0]
     if bad:
         raise ArgumentError(f"seed={bad[0]!r} must be a non-negative integer.")
     return [int(value) for value in listed]
+
+
+def _own_seed(config: GenerationConfig) -> int:
+    if config.seed is not None:
+        return config.seed
+    # A request that draws nothing leaves the generators that fresh seeds come from as they are.
+    return fresh_seed() if config.do_sample else 0
 
 
 def callables(value: Any, argument: str) -> tuple[Any, ...]:

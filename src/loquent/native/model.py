@@ -189,6 +189,14 @@ class NativeModel:
         events: Iterator[Any] = stream(self, inputs, generation_config, **kwargs)
         return events
 
+    def compute_transition_scores(
+        self, sequences: Any, scores: Any, beam_indices: Any = None, normalize_logits: bool = False
+    ) -> Any:
+        """The scores of an output's tokens; see `loquent.generation.compute_transition_scores`."""
+        from loquent.generation import compute_transition_scores
+
+        return compute_transition_scores(sequences, scores, beam_indices, normalize_logits)
+
     # --- what programs for torch models call -------------------------------------------------------------------------
 
     def eval(self: M) -> M:

@@ -175,18 +175,17 @@ class TextModel:
         options = {"tokenizer": self.tokenizer, "default_new_tokens": DEFAULT_NEW_TOKENS, **options}
         run = start(self.model, prompts, **options)
         events = run.stream()
-        stops = run.config.stop_strings or []
+        stops = [[found] if isinstance(found, str) else found or [] for found in (c.stop_strings for c in run.configs)]
         rows = [
             Continuation(
                 self.tokenizer,
-                prompt,
-                [stops] if isinstance(stops, str) else stops,
+                prompts[row],
+                stops[row],
                 strip,
-                healed=healed,
-                exact=specification(run.config) is not None,
+                healed=run.healed[row],
+                exact=specification(run.configs[row]) is not None,
             )
-            for prompt, healed in zip(prompts, run.healed)
-            for _ in range(run.copies)
+            for row in run.owners
         ]
         return _as_text(events, rows)
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator
 from typing import Any, ClassVar
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -199,6 +202,22 @@ class CausalLM(PreTrainedModel):
 
         events: Iterator[Any] = stream(self, inputs, generation_config, **kwargs)
         return events
+
+    def compute_transition_scores(
+        self, sequences: Any, scores: Any, beam_indices: Any = None, normalize_logits: bool = False
+    ) -> Any:
+        """The scores of an output's tokens; see `loquent.generation.compute_transition_scores`."""
+        from loquent.generation import compute_transition_scores
+
+        found: Any = compute_transition_scores(sequences, scores, beam_indices, normalize_logits)
+        return found
+
+    def attention_weights(self, tokens: NDArray[np.int64]) -> list[NDArray[np.float32]]:
+        """Each layer's attention weights (heads, length, length), for one text (length,)."""
+        with torch.no_grad():
+            ids = torch.from_numpy(tokens)[None].to(self.device)
+            output = self(ids, output_attentions=True, use_cache=False, return_dict=True)
+        return [weights[0].float().cpu().numpy() for weights in output.attentions]
 
 
 def causal_loss(
