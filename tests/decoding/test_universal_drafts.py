@@ -1,4 +1,4 @@
-"""Drafts across vocabularies: exact whatever the other tokenizer makes of a text, and worth something where it can be."""
+"""Drafts across vocabularies: exact whatever the other tokenizer makes of a text, and of use where it can be."""
 
 from __future__ import annotations
 
