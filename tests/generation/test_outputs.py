@@ -234,3 +234,18 @@ def test_the_trace_of_each_row(model: Any) -> None:
         assert trace.results[0].tokens == tuple(row[4:])
         assert (trace.strategy, trace.backend) == ("one_by_one", model.describe_backend())
         assert trace.settings["max_new_tokens"] == 4
+
+
+SPECULATION: dict[str, dict[str, Any]] = {
+    "lookup": {"prompt_lookup_num_tokens": 3, "max_new_tokens": 9, "eos_token_id": 36},
+    "lookup with rules": {"prompt_lookup_num_tokens": 2, "max_new_tokens": 9, "eos_token_id": 36, "min_length": 9},
+}
+
+
+@pytest.mark.parametrize("name", SPECULATION)
+def test_speculation_gives_what_transformers_gives(pair: tuple[Any, Any], model: Any, name: str) -> None:
+    for row in torch.tensor([[3, 4, 5, 6, 3, 4], [7, 7, 9, 7, 7, 9]]):
+        found, expected = both(pair, row[None], **SPECULATION[name])
+        assert type(found).__name__ == type(expected).__name__ == "GenerateDecoderOnlyOutput"
+        assert len(found.scores) == found.sequences.shape[1] - 6
+        compare(found, expected)
