@@ -171,6 +171,22 @@ def test_events_of_beams_and_samples(model: Any) -> None:
         assert reasons == ["length"] * 6
 
 
+def test_events_tell_the_trace_of_their_rows(model: Any) -> None:
+    asked = {"do_sample": True, "seed": 4, "num_return_sequences": 2, "max_new_tokens": 4}
+    events = list(model.stream(PROMPTS, events=True, **asked))
+    assert [event.row for event in events] == [*range(6)] * 4
+    for event in events:
+        [told] = event.trace
+        assert (told.nodes[0].token,) == event.tokens
+    silent = list(model.stream(PROMPTS, **asked))
+    assert [event[:3] for event in events] == [event[:3] for event in silent]
+    assert not any(event.trace for event in silent)
+    output = model.generate(PROMPTS, output_trace=True, return_dict_in_generate=True, **asked)
+    assert [trace.events for trace in output.trace] == [
+        tuple(event.trace[0] for event in events if event.row == row) for row in range(6)
+    ]
+
+
 def test_the_reason_of_a_criterion_and_of_time(model: Any) -> None:
     assert [event.finished for event in model.stream(IDS, stopping_criteria=[lambda ids, scores: True])] == ["criteria"]
     assert [event.finished for event in model.stream(IDS, max_time=1e-9)] == ["time"]
