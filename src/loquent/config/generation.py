@@ -92,7 +92,7 @@ class GenerationConfig(JsonFile):
     length_penalty: float = 1.0
     no_repeat_ngram_size: int = 0
     bad_words_ids: list[list[int]] | None = None
-    force_words_ids: list[list[int]] | list[list[list[int]]] | None = None
+    force_words_ids: list[list[int] | list[list[int]]] | None = None
     renormalize_logits: bool = False
     constraints: list[Any] | None = None
     forced_bos_token_id: int | None = None

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from loquent.config.generation import GenerationConfig
+from loquent.decoding.beam_arguments import beams_of
 from loquent.decoding.grammar import Completion, grammar_of
 from loquent.decoding.healing import healing_of
 from loquent.decoding.random import branch_seed
@@ -16,18 +16,15 @@ from loquent.decoding.rule_arguments import rules_of
 from loquent.decoding.speculation import speculation
 from loquent.decoding.stop_strings import StopStrings
 from loquent.decoding.stopping import Stopping
-from loquent.decoding.strategies import beam_search, one_by_one
+from loquent.decoding.strategies import one_by_one
 from loquent.decoding.surroundings import Surroundings, as_tuple
-from loquent.decoding.task import Decoding, Strategy, Task
+from loquent.decoding.task import Decoding
 from loquent.errors import ArgumentError, ContextLengthError
 
 # Field -> the value that leaves it off. Each selects a strategy or an output that this version does not have yet.
 _NOT_YET: dict[str, Any] = {
-    "num_beam_groups": 1,
     "penalty_alpha": None,
     "dola_layers": None,
-    "constraints": None,
-    "force_words_ids": None,
     "guidance_scale": None,
 }
 # Further values that leave a field off.
@@ -51,15 +48,7 @@ def resolve(config: GenerationConfig, prompt: Sequence[int], seed: int, around: 
             f"num_return_sequences={branches} makes equal sequences in greedy search. "
             "Pass do_sample=True (and a temperature above 0), or num_beams of at least as many."
         )
-    strategy: Callable[[Task], Strategy] = one_by_one
-    if beams:
-        strategy = partial(
-            beam_search,
-            width=config.num_beams,
-            length_penalty=config.length_penalty,
-            early_stopping=config.early_stopping,
-        )
-    readers: tuple[Any, ...] = ()
+    strategy, readers = beams_of(config, sampled, around) or one_by_one, tuple[Any, ...]()
     if drafted := speculation(config, len(prompt), new_tokens, sampled, around):
         strategy, readers = drafted
     healing = healing_of(config, prompt, around)
@@ -128,11 +117,6 @@ def _check_supported(config: GenerationConfig) -> None:
             raise ArgumentError(f"{name}={value!r} is not supported yet. Leave it at {off!r}.")
     if config.cache_implementation == "quantized":
         raise ArgumentError("cache_implementation='quantized' is not supported yet. Leave it at None.")
-    if config.num_beams > 1 and config.do_sample:
-        raise ArgumentError(
-            f"num_beams={config.num_beams} with do_sample=True (beam-search sampling) is not supported yet. "
-            "Leave one of them out."
-        )
 
 
 def _check_prompt(prompt: Sequence[int], around: Surroundings) -> None:

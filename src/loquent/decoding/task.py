@@ -45,7 +45,8 @@ class Select:
     sequence: Sequence
     block: Block
     want: LastRow | Verify
-    bias: tuple[NDArray[np.int64], NDArray[np.float64]] | None = None  # tokens, and what is added before rules act
+    # Different tokens, and what is added to their scores before rules act; log-probabilities where the want is of such.
+    bias: tuple[NDArray[np.int64], NDArray[np.float64]] | None = None
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from loquent.decoding.arrays import Array, beside, log_softmax, namespace, to_numpy
+from loquent.decoding.arrays import Array, beside, log_softmax, namespace, put, to_numpy
 from loquent.decoding.random import Purpose, uniform
 from loquent.decoding.recording import RecordedRow, kept
 from loquent.decoding.rules import Context, apply_rules
@@ -43,15 +43,19 @@ def _processed(rows: list[Row], logits: Array, normalized: bool) -> Array:
     """Scores of some rows after their requests' rules, on log-probabilities where `normalized`."""
     own = [row.number for row in rows]
     rules = [_rules_on(row.asked) for row in rows]
+    biases = [row.asked.select and row.asked.select.bias for row in rows]
     everything = own == list(range(logits.shape[0]))
-    if everything and not any(rules):
+    if everything and not any(rules) and not any(biases):
         scores = logits
     elif not any(rules) and not normalized and own == list(range(own[0], own[-1] + 1)):
         scores = logits[own[0] : own[-1] + 1, :]  # a view, which nobody changes
     else:
-        scores = logits[beside(logits, own)]  # a copy, which rules may change
+        scores = logits[beside(logits, own)]  # a copy, which biases and rules may change
     if normalized:
         scores = log_softmax(scores)
+    for row, bias in enumerate(biases):
+        if bias:
+            scores = _biased(scores, row, *bias)
     if any(rules):
         scores = apply_rules(scores, rules, [row.context for row in rows])
     _record(rows, logits, scores)
@@ -81,6 +85,13 @@ def _raw(row: Row, logits: Array) -> Array:
     model = block.logits if block.raw is None else block.raw
     behind = 0 if row.length is None else len(row.asked.sequence) - row.length
     return model[model.shape[0] - 1 - behind, :]
+
+
+def _biased(scores: Array, row: int, tokens: NDArray[np.int64], values: NDArray[np.float64]) -> Array:
+    """The scores with `values` added to those of some different tokens of a row."""
+    rows = np.full(len(tokens), row)
+    raised = scores[beside(scores, rows), beside(scores, tokens)] + beside(scores, values, scores.dtype)
+    return put(scores, rows, tokens, raised)
 
 
 def _rules_on(asked: Asked) -> tuple[Any, ...]:

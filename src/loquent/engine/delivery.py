@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from loquent.decoding.arrays import Array, beside, log_softmax, namespace, put, to_numpy
+from loquent.decoding.arrays import Array, beside, log_softmax, namespace, to_numpy
 from loquent.decoding.choice import NO_NUMBERS, NOTHING_LEFT, Chosen
 from loquent.decoding.wants import (
     Block,
@@ -68,11 +68,6 @@ def select(selections: Sequence[Asked]) -> None:
         block = asked.select.block.logits
         count = asked.want.rows(block.shape[0])
         block = block[block.shape[0] - count :, :]
-        if asked.select.bias is not None:
-            tokens, values = asked.select.bias
-            rows = np.zeros(len(tokens), np.int64)
-            biased = block[beside(block, rows), beside(block, tokens)] + beside(block, values, block.dtype)
-            block = put(namespace(block).asarray(block, copy=True), rows, tokens, biased)
         blocks.append(block)
         groups.setdefault(type(asked.want), []).extend(_rows_of(asked, start, count))
         start += count
