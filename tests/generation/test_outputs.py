@@ -249,3 +249,36 @@ def test_speculation_gives_what_transformers_gives(pair: tuple[Any, Any], model:
         assert type(found).__name__ == type(expected).__name__ == "GenerateDecoderOnlyOutput"
         assert len(found.scores) == found.sequences.shape[1] - 6
         compare(found, expected)
+
+
+def test_diverse_beams_give_what_transformers_gives(pair: tuple[Any, Any], model: Any) -> None:
+    """But for the beam indices, which count within groups there, so that they name rows of other groups."""
+    asked = {"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 0.7, "num_return_sequences": 4}
+    for row in ROWS:
+        found, expected = both(pair, row[None], max_new_tokens=6, **asked)
+        for name in found:
+            if name != "beam_indices":
+                alike(found[name], expected[name])
+        scores = model.compute_transition_scores(found.sequences, found.scores, found.beam_indices)
+        torch.testing.assert_close(scores.sum(1) / 6, found.sequences_scores)
+
+
+def test_constrained_beams_give_what_transformers_gives(pair: tuple[Any, Any], model: Any) -> None:
+    """But for the scores, which are those of whole beams there, so that they do not add up."""
+    for row in ROWS:
+        found, expected = both(pair, row[None], max_new_tokens=6, num_beams=4, force_words_ids=[[8], [11, 3]])
+        for name in found:
+            if name != "scores":  # and the indices go on with -1 for as many tokens as the prompt has
+                alike(found[name], expected[name][:, :6] if name == "beam_indices" else expected[name])
+        scores = model.compute_transition_scores(found.sequences, found.scores, found.beam_indices)
+        torch.testing.assert_close(scores.sum(1) / 6, found.sequences_scores)
+
+
+def test_beam_samples_add_up_and_have_the_shapes_of_transformers(pair: tuple[Any, Any], model: Any) -> None:
+    asked = {"num_beams": 3, "do_sample": True, "top_k": 9, "num_return_sequences": 2, "max_new_tokens": 5}
+    found = pair[0].generate(ROWS, seed=4, **EVERYTHING, **asked)
+    expected = pair[1].generate(ROWS, attention_mask=torch.ones_like(ROWS), **EVERYTHING, **asked)
+    for name in found:
+        assert _shapes(found[name]) == _shapes(expected[name])
+    scores = model.compute_transition_scores(found.sequences, found.scores, found.beam_indices)
+    torch.testing.assert_close(scores.sum(1) / 5, found.sequences_scores)
