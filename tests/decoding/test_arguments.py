@@ -104,9 +104,6 @@ def test_equal_sequences_are_refused() -> None:
 @pytest.mark.parametrize(
     "asked",
     [
-        {"penalty_alpha": 0.6, "top_k": 4},
-        {"dola_layers": "high"},
-        {"guidance_scale": 1.5},
         {"cache_implementation": "quantized"},
     ],
     ids=lambda asked: next(reversed(asked)),

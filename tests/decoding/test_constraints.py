@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers.generation.beam_constraints import ConstraintListState
 
-from loquent import ArgumentError, Constraint, DisjunctiveConstraint, PhrasalConstraint
+from loquent import (
+    ArgumentError,
+    ConfigError,
+    Constraint,
+    DisjunctiveConstraint,
+    GenerationConfig,
+    PhrasalConstraint,
+)
 from loquent.decoding.constraint_progress import Progress
 from loquent.decoding.constraints import check_constraint
 
@@ -116,3 +124,15 @@ def test_constraints_whose_steps_do_not_lead_there(way: str, message: str) -> No
     with pytest.raises(ArgumentError, match=message):
         check_constraint(broken, 10, ())
     assert isinstance(broken, Constraint)
+
+
+def test_configs_show_constraints_and_save_none(tmp_path: Path) -> None:
+    config = GenerationConfig(num_beams=2, constraints=[PhrasalConstraint([1, 2]), DisjunctiveConstraint([[3], [4]])])
+    assert '"PhrasalConstraint([1, 2])"' in repr(config)
+    assert '"DisjunctiveConstraint([[3], [4]])"' in repr(config)
+    with pytest.raises(ConfigError, match=r"PhrasalConstraint\(\[1, 2\]\).*cannot be saved"):
+        config.save_pretrained(tmp_path)
+    assert not list(tmp_path.iterdir())
+    config.update(constraints=None, force_words_ids=[[1, 2], [[3], [4]]])
+    config.save_pretrained(tmp_path)
+    assert GenerationConfig.from_pretrained(tmp_path).force_words_ids == [[1, 2], [[3], [4]]]

@@ -96,6 +96,9 @@ class PhrasalConstraint(Constraint):
     def remaining(self) -> int:
         return self.seqlen - (self.fulfilled_idx + 1)
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.token_ids})"
+
     def __deepcopy__(self, memo: Any) -> PhrasalConstraint:
         return copy.copy(self)  # enough, and many times faster: its list never changes
 
@@ -157,6 +160,9 @@ class DisjunctiveConstraint(Constraint):
 
     def remaining(self) -> int:
         return 0 if self.completed else self.seqlen - len(self.current_seq)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.token_ids})"
 
     def __deepcopy__(self, memo: Any) -> DisjunctiveConstraint:
         return copy.copy(self)  # enough: its lists never change

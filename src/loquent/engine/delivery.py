@@ -39,6 +39,7 @@ def deliver(shares: Sequence[Share], forward: Forward, backend: Backend) -> None
         backend: it, whose head looks at hidden states.
     """
     groups: dict[type, list[Row]] = {}
+    lenses, complete = _Lenses(backend), list[Asked]()
     row = scored = 0
     for share, chosen in zip(shares, forward.chosen or repeat(None)):
         pending = share.pending
@@ -51,9 +52,13 @@ def deliver(shares: Sequence[Share], forward: Forward, backend: Backend) -> None
                 count = asked.want.rows(0)
                 groups.setdefault(Verify, []).extend(_rows_of(asked, scored - count, count))
             elif not isinstance(asked.want, LastRow):
-                _gather(asked, share, forward, backend, row, scored)
+                _gather(asked, share, forward, lenses, row, scored)
+                complete += [asked] if share.last else []
             elif share.last:
                 groups.setdefault(type(asked.want), []).append(Row(scored - 1, asked))
+    lenses.look()
+    for asked in complete:
+        _join(asked, forward.logits)
     _answer(groups, forward.logits)
 
 
@@ -132,7 +137,28 @@ def _isolated(answer: Callable[[list[Row], Array], list[Any]], rows: list[Row], 
 # --- what several rows answer, chunk by chunk ------------------------------------------------------------------------
 
 
-def _gather(asked: Asked, share: Share, forward: Forward, backend: Backend, row: int, scored: int) -> None:
+class _Lenses:
+    """What a step's blocks are to see through the head, at once: its weights take longer to read than to use."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._waiting: list[tuple[dict[int, Array], int, Array]] = []
+
+    def add(self, lenses: dict[int, Array], layers: dict[int, Array]) -> None:
+        """Put the logits of some layers' states (rows, width) into `lenses`, when they are there."""
+        self._waiting += [(lenses, layer, states) for layer, states in layers.items()]
+
+    def look(self) -> None:
+        """They are there now."""
+        if not self._waiting:
+            return
+        logits, start = self._backend.head(_stacked([states for _, _, states in self._waiting])), 0
+        for lenses, layer, states in self._waiting:
+            lenses[layer] = logits[start : start + states.shape[0], :]
+            start += states.shape[0]
+
+
+def _gather(asked: Asked, share: Share, forward: Forward, lenses: _Lenses, row: int, scored: int) -> None:
     """What a share gives of a want about several rows; `row` and `scored` are behind its rows and logits."""
     want, pending = asked.want, share.pending
     left = pending.left  # of the read, behind this share
@@ -145,10 +171,9 @@ def _gather(asked: Asked, share: Share, forward: Forward, backend: Backend, row:
         if isinstance(want, Hidden):
             asked.parts.append({layer: _copied(states) for layer, states in layers.items()})
         else:
-            logits = _copied(forward.logits[scored - count : scored, :])
-            asked.parts.append(Block(logits, {layer: backend.head(states) for layer, states in layers.items()}))
-    if share.last:
-        _join(asked, forward.logits)
+            seen: dict[int, Array] = {}
+            lenses.add(seen, layers)
+            asked.parts.append(Block(_copied(forward.logits[scored - count : scored, :]), seen))
 
 
 def _join(asked: Asked, logits: Array) -> None:
