@@ -18,6 +18,7 @@ GPT2Tokenizer GPT2TokenizerFast GPTNeoConfig GPTNeoModel GPTNeoForCausalLM GPTBi
 GPTBigCodeForCausalLM GPTNeoXConfig GPTNeoXModel GPTNeoXForCausalLM GPTNeoXTokenizerFast DogeConfig DogeModel
 DogeForCausalLM PreTrainedTokenizerFast BatchEncoding TextStreamer TextIteratorStreamer AsyncTextIteratorStreamer
 StoppingCriteria StoppingCriteriaList MaxLengthCriteria MaxTimeCriteria LogitsProcessor LogitsProcessorList
+Constraint DisjunctiveConstraint PhrasalConstraint
 """
 
 

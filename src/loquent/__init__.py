@@ -14,6 +14,7 @@ from loquent.version import __version__
 if TYPE_CHECKING:
     from loquent.config import GenerationConfig, PretrainedConfig
     from loquent.config.watermarking import SynthIDTextWatermarkingConfig, WatermarkingConfig
+    from loquent.decoding.constraints import Constraint, DisjunctiveConstraint, PhrasalConstraint
     from loquent.decoding.criteria import (
         EosTokenCriteria,
         MaxLengthCriteria,
@@ -110,7 +111,9 @@ __all__ = [
     "CodeLlamaTokenizer",
     "CodeLlamaTokenizerFast",
     "ConfigError",
+    "Constraint",
     "ContextLengthError",
+    "DisjunctiveConstraint",
     "DogeConfig",
     "DogeForCausalLM",
     "DogeModel",
@@ -150,6 +153,7 @@ __all__ = [
     "NativeError",
     "OpenAIGPTTokenizer",
     "OpenAIGPTTokenizerFast",
+    "PhrasalConstraint",
     "PreTrainedModel",
     "PreTrainedTokenizer",
     "PreTrainedTokenizerBase",
@@ -187,6 +191,7 @@ __all__ = [
 _NAMES_OF_MODULE = {
     "config": "GenerationConfig PretrainedConfig",
     "config.watermarking": "SynthIDTextWatermarkingConfig WatermarkingConfig",
+    "decoding.constraints": "Constraint DisjunctiveConstraint PhrasalConstraint",
     "decoding.criteria": (
         "EosTokenCriteria MaxLengthCriteria MaxTimeCriteria StopStringCriteria StoppingCriteria StoppingCriteriaList"
     ),

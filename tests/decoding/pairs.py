@@ -17,11 +17,11 @@ MakePair = Callable[[int], tuple[Any, Any]]
 """For a seed: a model of ours and the same one of transformers."""
 
 
-def random_llama(folder: Path, seed: int) -> tuple[Any, Any]:
+def random_llama(folder: Path, seed: int, vocabulary: int = VOCABULARY) -> tuple[Any, Any]:
     """A random Llama, ours and transformers'; those of odd seeds are less certain of their next token."""
     torch.manual_seed(seed)
     config = transformers.LlamaConfig(
-        vocab_size=VOCABULARY,
+        vocab_size=vocabulary,
         hidden_size=16,
         intermediate_size=24,
         num_hidden_layers=2,

@@ -104,14 +104,7 @@ def test_equal_sequences_are_refused() -> None:
 @pytest.mark.parametrize(
     "asked",
     [
-        {"num_beams": 2, "num_beam_groups": 2, "diversity_penalty": 0.5},
-        {"penalty_alpha": 0.6, "top_k": 4},
-        {"dola_layers": "high"},
-        {"constraints": [object()], "num_beams": 2},
-        {"force_words_ids": [[1]], "num_beams": 2},
-        {"guidance_scale": 1.5},
         {"cache_implementation": "quantized"},
-        {"num_beams": 2, "do_sample": True},
     ],
     ids=lambda asked: next(reversed(asked)),
 )

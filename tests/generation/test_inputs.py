@@ -128,8 +128,8 @@ def test_without_inputs_the_row_is_bos(model: Any) -> None:
 
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {
-    "text": ({"inputs": "hello"}, "inputs are texts"),
-    "texts": ({"inputs": ["hello", "you"]}, "inputs are texts"),
+    "text": ({"inputs": "hello"}, "input_ids are texts"),
+    "texts": ({"inputs": ["hello", "you"]}, "input_ids are texts"),
     "numbers": ({"inputs": torch.ones(1, 3)}, "type float32. Pass integers"),
     "a number among them": ({"inputs": [[1, 2.5]]}, "type float64. Pass integers"),
     "three dimensions": ({"inputs": torch.ones(1, 2, 3, dtype=torch.long)}, r"shape \(1, 2, 3\)"),
@@ -137,9 +137,9 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "uneven depth": ({"inputs": [[1, [2, 3]]]}, "input_ids make no array"),
     "no rows": ({"inputs": []}, "there is no row in input_ids"),
     "no rows in a tensor": ({"inputs": torch.zeros(0, 3, dtype=torch.long)}, "there is no row in input_ids"),
-    "no tokens": ({"inputs": [[]]}, "row 0 of the inputs has no tokens"),
-    "an empty row": ({"inputs": [[4], []]}, "row 1 of the inputs has no tokens"),
-    "a masked row": ({"inputs": [[4, 5], [6, 7]], "attention_mask": [[1, 1], [0, 0]]}, "row 1 of the inputs"),
+    "no tokens": ({"inputs": [[]]}, "row 0 of input_ids has no tokens"),
+    "an empty row": ({"inputs": [[4], []]}, "row 1 of input_ids has no tokens"),
+    "a masked row": ({"inputs": [[4, 5], [6, 7]], "attention_mask": [[1, 1], [0, 0]]}, "row 1 of input_ids"),
     "a short mask": ({"inputs": [ROW], "attention_mask": [[1, 1]]}, r"attention_mask has shape \(1, 2\)"),
     "a mask of other rows": ({"inputs": [ROW, [4]], "attention_mask": [[1] * 3, [1] * 3]}, "attention_mask"),
     "a wide mask": ({"inputs": torch.tensor([ROW]), "attention_mask": torch.ones(1, 4)}, "attention_mask has shape"),

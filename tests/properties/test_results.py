@@ -12,9 +12,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from loquent.decoding.constraints import DisjunctiveConstraint, PhrasalConstraint
 from loquent.decoding.rules import NoRepeatNgrams, RepetitionPenalty, Temperature, TopK, TopP
 from loquent.decoding.stopping import Stopping
-from loquent.decoding.strategies import beam_search, one_by_one
+from loquent.decoding.strategies import (
+    beam_sampling,
+    beam_search,
+    constrained_beam_search,
+    diverse_beam_search,
+    one_by_one,
+)
 from loquent.decoding.task import Decoding, Read, Strategy, Task
 from loquent.decoding.wants import Next
 from loquent.engine import Engine, Handle
@@ -64,9 +71,18 @@ BEAMS = Decoding(
     branches=3,
     returned=2,
 )
+_KINDS = (
+    partial(diverse_beam_search, groups=2, diversity_penalty=0.6, filler=0),
+    partial(constrained_beam_search, constraints=[PhrasalConstraint([4, 5]), DisjunctiveConstraint([[6], [7, 8]])]),
+    beam_sampling,
+)
+BEAM_KINDS = [
+    replace(BEAMS, strategy=partial(kind, width=4, length_penalty=0.5, early_stopping=False), branches=4, seed=6)
+    for kind in _KINDS
+]
 FORKED = Decoding(forked, Stopping(NEW), branches=3)
 REREADING = Decoding(rereading, Stopping(NEW), (NoRepeatNgrams(2),))
-DECODINGS = [GREEDY, SAMPLED, replace(SAMPLED, seed=5), RULED, BEAMS, FORKED, REREADING]
+DECODINGS = [GREEDY, SAMPLED, replace(SAMPLED, seed=5), RULED, BEAMS, *BEAM_KINDS, FORKED, REREADING]
 
 Asked = tuple[list[int], Decoding, int]
 
@@ -147,6 +163,9 @@ def test_forks_and_rereading_change_nothing(name: str, prompt: list[int]) -> Non
             {},
             {"do_sample": True, "temperature": 1.3, "top_p": 0.9, "seed": 3},
             {"num_beams": 3, "num_return_sequences": 2},
+            {"num_beams": 3, "num_return_sequences": 2, "do_sample": True, "top_k": 9, "seed": 3},
+            {"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 0.5, "num_return_sequences": 4},
+            {"num_beams": 3, "force_words_ids": [[4, 5], [[6], [7, 8]]]},
             {"repetition_penalty": 1.2, "no_repeat_ngram_size": 3},
         ]
     ),

@@ -92,7 +92,7 @@ class GenerationConfig(JsonFile):
     length_penalty: float = 1.0
     no_repeat_ngram_size: int = 0
     bad_words_ids: list[list[int]] | None = None
-    force_words_ids: list[list[int]] | list[list[list[int]]] | None = None
+    force_words_ids: list[list[int] | list[list[int]]] | None = None
     renormalize_logits: bool = False
     constraints: list[Any] | None = None
     forced_bos_token_id: int | None = None
@@ -323,7 +323,10 @@ class GenerationConfig(JsonFile):
         return self._as_json({name: fields[name] for name in fields if not (ignore_metadata and name in _METADATA)})
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__} {self.to_json_string(ignore_metadata=True)}"
+        fields = {name: value for name, value in self.to_diff_dict().items() if name not in _METADATA}
+        if self.constraints is not None:  # objects, which no file holds
+            fields["constraints"] = [repr(constraint) for constraint in self.constraints]
+        return f"{type(self).__name__} {self._as_json(fields)}"
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, GenerationConfig):

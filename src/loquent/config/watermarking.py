@@ -30,10 +30,10 @@ class BaseWatermarkingConfig:
         """
         values = {**config_dict, **changes}
         known = {field.name for field in fields(cls)}  # type: ignore[arg-type]  # each is a dataclass
-        if not values.keys() <= known:
+        unknown = ", ".join(map(repr, sorted(values.keys() - known)))
+        if unknown:
             raise ArgumentError(
-                f"watermarking_config: {cls.__name__} has no field {', '.join(map(repr, sorted(values.keys() - known)))}. "
-                f"It has {', '.join(sorted(known))}."
+                f"watermarking_config: {cls.__name__} has no field {unknown}. It has {', '.join(sorted(known))}."
             )
         try:
             return cls(**values)

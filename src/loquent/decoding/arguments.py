@@ -3,35 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from loquent.config.generation import GenerationConfig
+from loquent.decoding.beam_arguments import beams_of
+from loquent.decoding.contrastive_arguments import candidates_of, contrastive_of
 from loquent.decoding.grammar import Completion, grammar_of
 from loquent.decoding.healing import healing_of
 from loquent.decoding.random import branch_seed
 from loquent.decoding.rule_arguments import rules_of
+from loquent.decoding.source_arguments import sources_of
 from loquent.decoding.speculation import speculation
 from loquent.decoding.stop_strings import StopStrings
 from loquent.decoding.stopping import Stopping
-from loquent.decoding.strategies import beam_search, one_by_one
+from loquent.decoding.strategies import one_by_one
 from loquent.decoding.surroundings import Surroundings, as_tuple
-from loquent.decoding.task import Decoding, Strategy, Task
+from loquent.decoding.task import Decoding
 from loquent.errors import ArgumentError, ContextLengthError
-
-# Field -> the value that leaves it off. Each selects a strategy or an output that this version does not have yet.
-_NOT_YET: dict[str, Any] = {
-    "num_beam_groups": 1,
-    "penalty_alpha": None,
-    "dola_layers": None,
-    "constraints": None,
-    "force_words_ids": None,
-    "guidance_scale": None,
-}
-# Further values that leave a field off.
-_OFF_TOO: dict[str, Any] = {"guidance_scale": 1.0, "penalty_alpha": 0.0}
 
 
 def resolve(config: GenerationConfig, prompt: Sequence[int], seed: int, around: Surroundings) -> list[Decoding]:
@@ -44,43 +34,48 @@ def resolve(config: GenerationConfig, prompt: Sequence[int], seed: int, around: 
     _check_supported(config)
     _check_prompt(prompt, around)
     sampled, beams = config.do_sample and config.temperature != 0, config.num_beams > 1
-    new_tokens = max_new_tokens(config, len(prompt), around)
+    candidates, healing = candidates_of(config), healing_of(config, prompt, around)
+    healed, unread = int(healing is not None), 0 if candidates else 1
+    sourced = sources_of(config, prompt[: len(prompt) - healed], around)
+    shadowed = sourced.shadow + healed if sourced.shadow else 0  # before new tokens
+    new_tokens = max_new_tokens(config, len(prompt), around, shadowed, unread)
     branches = 1 if beams else config.num_return_sequences
     if branches > 1 and not sampled:
         raise ArgumentError(
             f"num_return_sequences={branches} makes equal sequences in greedy search. "
             "Pass do_sample=True (and a temperature above 0), or num_beams of at least as many."
         )
-    strategy: Callable[[Task], Strategy] = one_by_one
-    if beams:
-        strategy = partial(
-            beam_search,
-            width=config.num_beams,
-            length_penalty=config.length_penalty,
-            early_stopping=config.early_stopping,
-        )
-    readers: tuple[Any, ...] = ()
+    chosen = beams_of(config, sampled, around) or contrastive_of(config, around)
+    strategy, readers = chosen or one_by_one, tuple[Any, ...]()
     if drafted := speculation(config, len(prompt), new_tokens, sampled, around):
         strategy, readers = drafted
-    healing = healing_of(config, prompt, around)
+    read = max(len(prompt), shadowed) + new_tokens - unread
     decoding = Decoding(
         strategy=strategy,
-        stopping=_stopping(config, new_tokens, around, healed=int(healing is not None)),
+        stopping=_stopping(config, new_tokens, around, healed=healed),
         rules=(*([healing] if healing else ()), *rules_of(config, len(prompt), new_tokens, sampled, around)),
-        healed=int(healing is not None),
+        healed=healed,
         sampled=sampled,
         returned=config.num_return_sequences if beams else 1,
-        branches=config.num_beams,
+        branches=min(candidates, around.vocabulary) or config.num_beams,
+        own_tokens=1 if candidates else 0,
+        source=sourced.source,
+        shadow=sourced.shadow,
         readers=readers,
-        context=_sliding_context(config, len(prompt) + new_tokens - 1, around),
+        context=_sliding_context(config, read, around),
     )
     return [replace(decoding, seed=branch_seed(seed, branch)) for branch in range(branches)]
 
 
-def max_new_tokens(config: GenerationConfig, prompt: int, around: Surroundings) -> int:
-    """How many tokens may follow a prompt of `prompt` tokens; the unset default takes what positions are left."""
-    # The last new token is never read, so it needs no position.
-    room = None if around.max_positions is None or around.slide else around.max_positions - prompt + 1
+def max_new_tokens(
+    config: GenerationConfig, prompt: int, around: Surroundings, negative: int = 0, unread: int = 1
+) -> int:
+    """How many tokens may follow a prompt of `prompt` tokens; the unset default takes what positions are left.
+
+    They follow a negative prompt of `negative` tokens too. The last `unread` ones are never read, and need no position.
+    """
+    longest = max(prompt, negative)
+    room = None if around.max_positions is None or around.slide else around.max_positions - longest + unread
     if config.max_new_tokens is not None:
         wanted, argument = config.max_new_tokens, f"max_new_tokens={config.max_new_tokens}"
     elif config.was_set("max_length"):
@@ -95,9 +90,9 @@ def max_new_tokens(config: GenerationConfig, prompt: int, around: Surroundings) 
         argument = f"the default of {wanted} new tokens"
     if room is not None and wanted > room:
         raise ContextLengthError(
-            f"The prompt's {prompt} tokens and {argument} exceed the model's {around.max_positions} positions. "
-            f"Ask for at most {max(room, 0)} new tokens, shorten the prompt, or pass "
-            'context_overflow="slide" to drop the oldest tokens.'
+            f"The {'negative ' if negative > prompt else ''}prompt's {longest} tokens and {argument} exceed the "
+            f"model's {around.max_positions} positions. Ask for at most {max(room, 0)} new tokens, shorten the prompt, "
+            'or pass context_overflow="slide" to drop the oldest tokens.'
         )
     return wanted
 
@@ -106,11 +101,11 @@ def _sliding_context(config: GenerationConfig, read: int, around: Surroundings) 
     """The positions over which a request that reads `read` tokens slides, None where it fits into them."""
     if not around.slide or around.max_positions is None or read <= around.max_positions:
         return None
-    if config.num_beams > 1:
+    fixed = next((f"{name}={getattr(config, name)}" for name in _whole_contexts(config)), None)
+    if fixed:
         raise ContextLengthError(
-            f"The prompt and its new tokens take {read} positions, the model has {around.max_positions}, and "
-            f'num_beams={config.num_beams} does not go with context_overflow="slide". Ask for fewer tokens, or pass '
-            "num_beams=1."
+            f"The prompt and its new tokens take {read} positions, the model has {around.max_positions}, and {fixed} "
+            'does not go with context_overflow="slide". Ask for fewer tokens, or leave it out.'
         )
     if around.assistant is not None or config.prompt_lookup_num_tokens is not None:
         raise ContextLengthError(
@@ -121,18 +116,19 @@ def _sliding_context(config: GenerationConfig, read: int, around: Surroundings) 
     return around.max_positions
 
 
+def _whole_contexts(config: GenerationConfig) -> Iterator[str]:
+    """The arguments that choose what needs all of its context."""
+    if config.num_beams > 1:
+        yield "num_beams"
+    if candidates_of(config):
+        yield "penalty_alpha"
+    if config.guidance_scale not in (None, 1):
+        yield "guidance_scale"
+
+
 def _check_supported(config: GenerationConfig) -> None:
-    for name, off in _NOT_YET.items():
-        value = getattr(config, name)
-        if value != off and value != _OFF_TOO.get(name, off):
-            raise ArgumentError(f"{name}={value!r} is not supported yet. Leave it at {off!r}.")
     if config.cache_implementation == "quantized":
         raise ArgumentError("cache_implementation='quantized' is not supported yet. Leave it at None.")
-    if config.num_beams > 1 and config.do_sample:
-        raise ArgumentError(
-            f"num_beams={config.num_beams} with do_sample=True (beam-search sampling) is not supported yet. "
-            "Leave one of them out."
-        )
 
 
 def _check_prompt(prompt: Sequence[int], around: Surroundings) -> None:

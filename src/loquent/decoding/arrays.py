@@ -54,6 +54,15 @@ def put(scores: Array, rows: Ints, tokens: Ints, values: Array) -> Array:
     return scores.at[index].set(values)  # JAX
 
 
+def placed(array: Array, first: int, rows: Array) -> Array:
+    """The array with `rows` as its rows from `first` on."""
+    stop = first + int(rows.shape[0])
+    if array_api_compat.is_writeable_array(array):
+        array[first:stop, :] = rows
+        return array
+    return array.at[first:stop, :].set(rows)  # JAX
+
+
 def ban(scores: Array, rows: Ints, tokens: Ints) -> Array:
     """The scores with the pairs (rows[i], tokens[i]) made impossible."""
     return put(scores, rows, tokens, -float("inf"))

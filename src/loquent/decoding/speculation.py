@@ -119,10 +119,13 @@ def _pace(
 
 
 def _check_alone(config: GenerationConfig, around: Surroundings) -> None:
-    if config.num_beams > 1:
+    several = f"num_beams={config.num_beams}" if config.num_beams > 1 else ""
+    if config.penalty_alpha and not config.do_sample and (config.top_k or 0) > 1:
+        several = f"penalty_alpha={config.penalty_alpha} (contrastive search)"
+    if several:
         raise ArgumentError(
-            f"num_beams={config.num_beams} does not go with drafts (assistant_model, assistant_early_exit, "
-            "prompt_lookup_num_tokens), which are for one sequence. Pass num_beams=1, or leave the drafts out."
+            f"{several} does not go with drafts (assistant_model, assistant_early_exit, prompt_lookup_num_tokens), "
+            "which are for one sequence. Leave one of them out."
         )
 
 

@@ -21,11 +21,14 @@ class Surroundings:
 
     vocabulary: int
     max_positions: int | None
+    layers: int = 1  # blocks
+    tied: bool = False  # whether the head's matrix is the embedding's
     tokenizer: Any = None
     processors: tuple[Callable[[Any, Any], Any], ...] = ()
     criteria: tuple[Callable[[Any, Any], Any], ...] = ()
     slide: bool = False  # past the model's positions, drop the oldest tokens instead of refusing
     default_new_tokens: int = DEFAULT_NEW_TOKENS  # where no length is asked for
+    negative_prompt: NDArray[np.int64] | None = None  # (n,), what guidance leads away from
     assistant: Assistant | None = None  # a model that drafts
     free_rows: int = 8  # how many rows the model takes in about the time of one
     allowed: Callable[[int, Any], Any] | None = None  # `prefix_allowed_tokens_fn`

@@ -45,7 +45,8 @@ class Select:
     sequence: Sequence
     block: Block
     want: LastRow | Verify
-    bias: tuple[NDArray[np.int64], NDArray[np.float64]] | None = None  # tokens, and what is added before rules act
+    # Different tokens, and what is added to their scores before rules act; log-probabilities where the want is of such.
+    bias: tuple[NDArray[np.int64], NDArray[np.float64]] | None = None
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ class Decoding:
     seed: int = 0
     returned: int = 1  # hypotheses
     branches: int = 1  # the most sequences that are live at once
+    own_tokens: int = 0  # how many tokens at most a live sequence does not share with the longest; 0: all that are new
     source: Callable[[Task, Strategy], Strategy] | None = None  # where scores come from, if not from the model alone
     healed: int = 0  # how many tokens at the beginning of the output are the prompt's last, made again
     shadow: int = 0  # how many tokens the prompt of each sequence's shadow has; 0: sequences have none

@@ -70,6 +70,17 @@ class Top(LastRow):
 
 
 @dataclass(frozen=True)
+class Likeliest(LastRow):
+    """The `count` next tokens that are most probable once rules have acted on the logits.
+
+    `Top` differs where a rule is not the same on log-probabilities, as the repetition penalty is not; its scores need
+    not add up to probabilities. Answer: Candidates, whose scores are log-probabilities.
+    """
+
+    count: int
+
+
+@dataclass(frozen=True)
 class Draws(LastRow):
     """`count` different next tokens, drawn one after another by their log-probabilities after the rules.
 
@@ -171,7 +182,10 @@ class Verify(Want):
         return len(self.proposals) + 1
 
 
-WANTS: tuple[type[Want], ...] = (Next, Weighed, Top, Draws, Scores, Likelihood, Hidden, Rows, Propose, Verify)
+WANTS: tuple[type[Want], ...] = (
+    *(Next, Weighed, Top, Likeliest, Draws, Scores, Likelihood, Hidden, Rows, Propose),
+    Verify,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,6 +217,17 @@ class Block:
     logits: Array  # (rows, vocabulary)
     lenses: Mapping[int, Array]  # layer -> (rows, vocabulary)
     raw: Array | None = None  # (rows, vocabulary): what the model itself said, where `logits` are not that
+    spare: Array | None = None  # (rows, vocabulary): what takes the place of a row of which rules leave no token
+
+    def last(self, count: int) -> Block:
+        """Its last `count` rows."""
+        first = self.logits.shape[0] - count
+        return Block(
+            self.logits[first:, :],
+            {layer: rows[first:, :] for layer, rows in self.lenses.items()},
+            None if self.raw is None else self.raw[first:, :],
+            None if self.spare is None else self.spare[first:, :],
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,13 +10,25 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from loquent.decoding.arrays import Array, beside, log_softmax, namespace, to_numpy
+from loquent.decoding.arrays import Array, beside, log_softmax, namespace, put, to_numpy
 from loquent.decoding.random import Purpose, uniform
 from loquent.decoding.recording import RecordedRow, kept
 from loquent.decoding.rules import Context, apply_rules
 from loquent.decoding.selection import best, different, drawn, most_likely
 from loquent.decoding.verification import verdicts
-from loquent.decoding.wants import Candidates, Draws, Next, Proposal, Propose, Scores, Top, Verify, Weighed, Weighing
+from loquent.decoding.wants import (
+    Candidates,
+    Draws,
+    Likeliest,
+    Next,
+    Proposal,
+    Propose,
+    Scores,
+    Top,
+    Verify,
+    Weighed,
+    Weighing,
+)
 from loquent.engine.request import Asked
 from loquent.errors import ArgumentError
 
@@ -43,19 +55,37 @@ def _processed(rows: list[Row], logits: Array, normalized: bool) -> Array:
     """Scores of some rows after their requests' rules, on log-probabilities where `normalized`."""
     own = [row.number for row in rows]
     rules = [_rules_on(row.asked) for row in rows]
+    biases = [row.asked.select and row.asked.select.bias for row in rows]
     everything = own == list(range(logits.shape[0]))
-    if everything and not any(rules):
+    if everything and not any(rules) and not any(biases):
         scores = logits
     elif not any(rules) and not normalized and own == list(range(own[0], own[-1] + 1)):
         scores = logits[own[0] : own[-1] + 1, :]  # a view, which nobody changes
     else:
-        scores = logits[beside(logits, own)]  # a copy, which rules may change
+        scores = logits[beside(logits, own)]  # a copy, which biases and rules may change
     if normalized:
         scores = log_softmax(scores)
+    for row, bias in enumerate(biases):
+        if bias:
+            scores = _biased(scores, row, *bias)
     if any(rules):
         scores = apply_rules(scores, rules, [row.context for row in rows])
+        _spare(rows, scores, normalized)
     _record(rows, logits, scores)
     return scores
+
+
+def _spare(rows: list[Row], scores: Array, normalized: bool) -> None:
+    """Where rules leave no token of a row, put the spare row of its block there, if it has one, after the rules."""
+    spares = [None if row.asked.select is None else row.asked.select.block.spare for row in rows]
+    if all(spare is None for spare in spares):
+        return
+    left = to_numpy(namespace(scores).max(scores, axis=-1)) > -math.inf
+    for index, (row, spare) in enumerate(zip(rows, spares)):
+        if spare is not None and not left[index]:
+            own = namespace(scores).asarray(_of_block(row, spare), copy=True)
+            own = apply_rules(log_softmax(own) if normalized else own, [_rules_on(row.asked)], [row.context])
+            scores[index, :] = own[0, :]
 
 
 def _record(rows: list[Row], logits: Array, scores: Array) -> None:
@@ -78,9 +108,21 @@ def _raw(row: Row, logits: Array) -> Array:
     if row.asked.select is None:
         return logits[row.number, :]
     block = row.asked.select.block
-    model = block.logits if block.raw is None else block.raw
+    return _of_block(row, block.logits if block.raw is None else block.raw)[0, :]
+
+
+def _of_block(row: Row, rows: Array) -> Array:
+    """The row (1, vocabulary) among those of its block."""
     behind = 0 if row.length is None else len(row.asked.sequence) - row.length
-    return model[model.shape[0] - 1 - behind, :]
+    place = int(rows.shape[0]) - 1 - behind
+    return rows[place : place + 1, :]
+
+
+def _biased(scores: Array, row: int, tokens: NDArray[np.int64], values: NDArray[np.float64]) -> Array:
+    """The scores with `values` added to those of some different tokens of a row."""
+    rows = np.full(len(tokens), row)
+    raised = scores[beside(scores, rows), beside(scores, tokens)] + beside(scores, values, scores.dtype)
+    return put(scores, rows, tokens, raised)
 
 
 def _rules_on(asked: Asked) -> tuple[Any, ...]:
@@ -153,6 +195,13 @@ def _top(rows: list[Row], logits: Array) -> list[Any]:
         else found
         for number, (want, found) in enumerate(zip(wants, candidates))
     ]
+
+
+def _likeliest(rows: list[Row], logits: Array) -> list[Any]:
+    scores = _processed(rows, logits, normalized=False)
+    _check(scores, np.ones(len(rows), np.bool_))
+    wants = [row.asked.want for row in rows]
+    return best(log_softmax(scores), [want.count for want in wants if isinstance(want, Likeliest)])
 
 
 def _named(scores: Array, row: int, tokens: tuple[int, ...]) -> NDArray[np.float64]:
@@ -234,6 +283,7 @@ ANSWERS: dict[type, Callable[[list[Row], Array], list[Any]]] = {
     Next: _next,
     Weighed: _weighed,
     Top: _top,
+    Likeliest: _likeliest,
     Draws: _draws,
     Scores: _scores,
     Propose: _proposals,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from loquent.decoding.arrays import Array, beside, log_softmax, namespace, put, to_numpy
+from loquent.decoding.arrays import Array, beside, log_softmax, namespace, to_numpy
 from loquent.decoding.choice import NO_NUMBERS, NOTHING_LEFT, Chosen
 from loquent.decoding.wants import (
     Block,
@@ -39,6 +39,7 @@ def deliver(shares: Sequence[Share], forward: Forward, backend: Backend) -> None
         backend: it, whose head looks at hidden states.
     """
     groups: dict[type, list[Row]] = {}
+    lenses, complete = _Lenses(backend), list[Asked]()
     row = scored = 0
     for share, chosen in zip(shares, forward.chosen or repeat(None)):
         pending = share.pending
@@ -51,9 +52,13 @@ def deliver(shares: Sequence[Share], forward: Forward, backend: Backend) -> None
                 count = asked.want.rows(0)
                 groups.setdefault(Verify, []).extend(_rows_of(asked, scored - count, count))
             elif not isinstance(asked.want, LastRow):
-                _gather(asked, share, forward, backend, row, scored)
+                _gather(asked, share, forward, lenses, row, scored)
+                complete += [asked] if share.last else []
             elif share.last:
                 groups.setdefault(type(asked.want), []).append(Row(scored - 1, asked))
+    lenses.look()
+    for asked in complete:
+        _join(asked, forward.logits)
     _answer(groups, forward.logits)
 
 
@@ -68,11 +73,6 @@ def select(selections: Sequence[Asked]) -> None:
         block = asked.select.block.logits
         count = asked.want.rows(block.shape[0])
         block = block[block.shape[0] - count :, :]
-        if asked.select.bias is not None:
-            tokens, values = asked.select.bias
-            rows = np.zeros(len(tokens), np.int64)
-            biased = block[beside(block, rows), beside(block, tokens)] + beside(block, values, block.dtype)
-            block = put(namespace(block).asarray(block, copy=True), rows, tokens, biased)
         blocks.append(block)
         groups.setdefault(type(asked.want), []).extend(_rows_of(asked, start, count))
         start += count
@@ -137,7 +137,28 @@ def _isolated(answer: Callable[[list[Row], Array], list[Any]], rows: list[Row], 
 # --- what several rows answer, chunk by chunk ------------------------------------------------------------------------
 
 
-def _gather(asked: Asked, share: Share, forward: Forward, backend: Backend, row: int, scored: int) -> None:
+class _Lenses:
+    """What a step's blocks are to see through the head, at once: its weights take longer to read than to use."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._waiting: list[tuple[dict[int, Array], int, Array]] = []
+
+    def add(self, lenses: dict[int, Array], layers: dict[int, Array]) -> None:
+        """Put the logits of some layers' states (rows, width) into `lenses`, when they are there."""
+        self._waiting += [(lenses, layer, states) for layer, states in layers.items()]
+
+    def look(self) -> None:
+        """They are there now."""
+        if not self._waiting:
+            return
+        logits, start = self._backend.head(_stacked([states for _, _, states in self._waiting])), 0
+        for lenses, layer, states in self._waiting:
+            lenses[layer] = logits[start : start + states.shape[0], :]
+            start += states.shape[0]
+
+
+def _gather(asked: Asked, share: Share, forward: Forward, lenses: _Lenses, row: int, scored: int) -> None:
     """What a share gives of a want about several rows; `row` and `scored` are behind its rows and logits."""
     want, pending = asked.want, share.pending
     left = pending.left  # of the read, behind this share
@@ -150,10 +171,9 @@ def _gather(asked: Asked, share: Share, forward: Forward, backend: Backend, row:
         if isinstance(want, Hidden):
             asked.parts.append({layer: _copied(states) for layer, states in layers.items()})
         else:
-            logits = _copied(forward.logits[scored - count : scored, :])
-            asked.parts.append(Block(logits, {layer: backend.head(states) for layer, states in layers.items()}))
-    if share.last:
-        _join(asked, forward.logits)
+            seen: dict[int, Array] = {}
+            lenses.add(seen, layers)
+            asked.parts.append(Block(_copied(forward.logits[scored - count : scored, :]), seen))
 
 
 def _join(asked: Asked, logits: Array) -> None:

@@ -176,6 +176,10 @@ class Engine:
     def _pages_of_branches(self, prompt: int, decoding: Decoding) -> int:
         """The most pages of as many sequences as there are branches: they share whole pages of the prompt."""
         span = self._span(prompt, decoding)
+        if decoding.own_tokens:  # so many may begin in the middle of a page
+            return self.pool.pages_for(span) + (decoding.branches - 1) * (
+                1 + self.pool.pages_for(decoding.own_tokens - 1)
+            )
         shared = min(prompt, span) // self.pool.page_size if decoding.branches > 1 else 0
         copied = 1 if decoding.branches > 1 else 0  # a page and its copy, for the moment of copying
         return shared + decoding.branches * (self.pool.pages_for(span) - shared) + copied

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,31 +63,70 @@ def read_prompts(
         if config.bos_token_id is None:
             raise ArgumentError("inputs is missing, and the model has no BOS token to start from. Pass input_ids.")
         ids, mask = [[config.bos_token_id]], [[1]]
-    columns, present = _columns(ids, config)
-    kept = present & (_not_padding(columns, config) if mask is None else _checked_mask(mask, columns, present))
-    rows = [row[keep] for row, keep in zip(columns, kept)]
-    empty = next((number for number, row in enumerate(rows) if not len(row)), None)
-    if empty is not None:
-        raise ArgumentError(f"row {empty} of the inputs has no tokens. Give it at least one, such as BOS.")
-    is_tensor = hasattr(ids, "cpu")
+    columns, kept = _tokens("input_ids", ids, "attention_mask", mask, config)
+    rows, is_tensor = [row[keep] for row, keep in zip(columns, kept)], hasattr(ids, "cpu")
     last = kept.shape[1] - 1 - np.argmax(kept[:, ::-1], axis=1)
     device = getattr(ids, "device", None) if is_tensor else None
     return Prompts(columns, kept, rows, device, is_tensor or gives_tensors, last)
 
 
-def _columns(ids: Any, config: GenerationConfig) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+def read_negative_prompts(
+    ids: Any, mask: Any, configs: Sequence[GenerationConfig]
+) -> list[NDArray[np.int64]] | list[None]:
+    """`negative_prompt_ids` and its mask: each row's own tokens, or None for each where there are none.
+
+    A single row is that of all. There is a config for each row.
+
+    Raises:
+        ArgumentError: they are no ids, the mask does not fit them, there are too few or many, or no row is guided.
+    """
+    rows = len(configs)
+    if ids is None:
+        if mask is not None:
+            raise ArgumentError("negative_prompt_attention_mask has no effect without negative_prompt_ids. Pass both.")
+        return [None] * rows
+    if all(config.guidance_scale is None for config in configs):
+        raise ArgumentError(
+            "negative_prompt_ids has no effect without guidance_scale. Pass guidance_scale, such as 1.5, or leave "
+            "negative_prompt_ids out."
+        )
+    columns, kept = _tokens("negative_prompt_ids", ids, "negative_prompt_attention_mask", mask, configs[0])
+    negative = [row[keep] for row, keep in zip(columns, kept)]
+    if len(negative) not in (1, rows):
+        raise ArgumentError(
+            f"negative_prompt_ids has {len(negative)} rows for {rows} prompts. Pass one row for each, or one for all."
+        )
+    return negative if len(negative) == rows else negative * rows
+
+
+def _tokens(
+    argument: str, ids: Any, mask_argument: str, mask: Any, config: GenerationConfig
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """The ids as (rows, length), and which of them are tokens; at least one of each row."""
+    columns, present = _columns(argument, ids, config)
+    if mask is None:
+        kept = present & _not_padding(columns, config)
+    else:
+        kept = present & _checked_mask(mask_argument, mask, argument, columns, present)
+    empty = next((number for number, row in enumerate(kept) if not row.any()), None)
+    if empty is not None:
+        raise ArgumentError(f"row {empty} of {argument} has no tokens. Give it at least one, such as BOS.")
+    return columns, kept
+
+
+def _columns(argument: str, ids: Any, config: GenerationConfig) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """The ids as (rows, length), and which of them were given; lists of different lengths end in the same column."""
     if _is_nested(ids):
-        return _aligned("input_ids", ids, pad_token(config))
+        return _aligned(argument, ids, pad_token(config))
     if isinstance(ids, str) or (isinstance(ids, list | tuple) and any(isinstance(row, str) for row in ids)):
-        raise ArgumentError("inputs are texts. Pass the ids that the model's tokenizer makes of them.")
-    columns = _integers("input_ids", ids)
+        raise ArgumentError(f"{argument} are texts. Pass the ids that the model's tokenizer makes of them.")
+    columns = _integers(argument, ids)
     if columns.ndim and not len(columns):
-        raise ArgumentError("there is no row in input_ids. Pass (rows, length), at least one row.")
+        raise ArgumentError(f"there is no row in {argument}. Pass (rows, length), at least one row.")
     if columns.ndim == 1:
         columns = columns[None, :]
     if columns.ndim != 2:
-        raise ArgumentError(f"input_ids has shape {tuple(columns.shape)}. Pass (rows, length).")
+        raise ArgumentError(f"{argument} has shape {tuple(columns.shape)}. Pass (rows, length).")
     return columns, np.ones(columns.shape, np.bool_)
 
 
@@ -133,18 +172,20 @@ def _array(argument: str, values: Any) -> NDArray[Any]:
         raise ArgumentError(f"{argument} make no array: {error}. Pass integers, (rows, length).") from error
 
 
-def _checked_mask(mask: Any, columns: NDArray[np.int64], present: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _checked_mask(
+    argument: str, mask: Any, of: str, columns: NDArray[np.int64], present: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
     values: NDArray[Any]
     if _is_nested(mask):
-        values, known = _aligned("attention_mask", mask, 0)
+        values, known = _aligned(argument, mask, 0)
         fits = np.array_equal(known, present)
     else:
-        values = _array("attention_mask", mask)
+        values = _array(argument, mask)
         values = values[None, :] if values.ndim == 1 else values
         fits = values.shape == columns.shape
     if not fits:
         raise ArgumentError(
-            f"attention_mask has shape {tuple(values.shape)}, but input_ids {tuple(columns.shape)}. Make them equal."
+            f"{argument} has shape {tuple(values.shape)}, but {of} {tuple(columns.shape)}. Make them equal."
         )
     kept: NDArray[np.bool_] = values != 0
     return kept

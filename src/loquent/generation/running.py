@@ -18,7 +18,7 @@ from loquent.engine import Engine, Handle
 from loquent.errors import ArgumentError
 from loquent.generation.assistants import assistant_of
 from loquent.generation.binding import Bound, engine_of
-from loquent.generation.prompts import INPUT_NAMES, Prompts, pad_token, read_prompts
+from loquent.generation.prompts import INPUT_NAMES, Prompts, pad_token, read_negative_prompts, read_prompts
 from loquent.generation.replay import Attentive
 from loquent.generation.results import tensor_like
 from loquent.generation.settings import callables, merged_for_rows, row_seeds
@@ -153,6 +153,8 @@ def start(
     tokenizer: Any = None,
     stopping_criteria: Any = None,
     logits_processor: Any = None,
+    negative_prompt_ids: Any = None,
+    negative_prompt_attention_mask: Any = None,
     assistant_model: Any = None,
     assistant_tokenizer: Any = None,
     prefix_allowed_tokens_fn: Any = None,
@@ -176,11 +178,14 @@ def start(
     settings = merged_for_rows(model.generation_config, generation_config, arguments)
     prompts = read_prompts(inputs, named, settings[0], model.gives_tensors)
     configs = for_each_row(settings, len(prompts.rows))
+    negative = read_negative_prompts(negative_prompt_ids, negative_prompt_attention_mask, configs)
     seeds = row_seeds(seed, configs)
     engine = engine_of(model)
     around = Surroundings(
         vocabulary=engine.backend.vocabulary,
         max_positions=engine.backend.max_positions,
+        layers=engine.backend.layers,
+        tied=engine.backend.tied,
         tokenizer=tokenizer,
         processors=callables(logits_processor, "logits_processor"),
         criteria=callables(stopping_criteria, "stopping_criteria"),
@@ -196,7 +201,7 @@ def start(
     requests = []
     for row, (config, row_seed) in enumerate(zip(configs, seeds)):
         assistant = assistant_of(engine, model, config, assistant_model, tokenizer, assistant_tokenizer)
-        own = replace(around, row=row, assistant=assistant)
+        own = replace(around, row=row, assistant=assistant, negative_prompt=negative[row])
         for decoding in resolve(config, prompts.rows[row].tolist(), row_seed, own):
             _check_recorded(wanted, decoding)
             told = replace(decoding, recorded=wanted, traced=traced or config.output_trace)

@@ -14,15 +14,14 @@ from loquent.errors import ArgumentError, hint
 _ARGUMENTS = frozenset(
     {
         *("assistant_model", "assistant_tokenizer", "attention_mask", "context_overflow", "generation_config"),
-        *("input_ids", "logits_processor", "prefix_allowed_tokens_fn", "seed", "stopping_criteria", "streamer"),
-        "tokenizer",
+        *("input_ids", "logits_processor", "negative_prompt_attention_mask", "negative_prompt_ids"),
+        *("prefix_allowed_tokens_fn", "seed", "stopping_criteria", "streamer", "tokenizer"),
     }
 )
 # Arguments of transformers that this version does not have yet; None and False ask for nothing.
 _NOT_YET = frozenset(
     {
-        *("custom_generate", "negative_prompt_attention_mask"),
-        *("negative_prompt_ids", "synced_gpus", "use_model_defaults"),
+        *("custom_generate", "synced_gpus", "use_model_defaults"),
     }
 )
 

@@ -25,9 +25,9 @@ class TopP(Rule):
     @classmethod
     def apply(cls, scores: Array, rules: Sequence[TopP], contexts: Sequence[Context]) -> Array:
         xp = namespace(scores)
-        weights = xp.exp(scores - xp.max(scores, axis=-1, keepdims=True))
-        total = xp.sum(weights, axis=-1, keepdims=True)
-        least = least_key(scores, weights, column(scores, [rule.mass for rule in rules]) * total)
+        highest = xp.max(scores, axis=-1, keepdims=True)
+        total = xp.sum(xp.exp(scores - highest), axis=-1, keepdims=True)
+        least = least_key(scores, column(scores, [rule.mass for rule in rules]) * total)
         if any(rule.keep > 1 for rule in rules):
             least = xp.minimum(least, nth_best(scores, [rule.keep for rule in rules]))
         return xp.where(scores < least, -xp.inf, scores)

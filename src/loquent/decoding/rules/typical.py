@@ -27,7 +27,7 @@ class Typical(Rule):
         weights = xp.exp(logs)
         entropy = -xp.sum(weights * xp.where(weights > 0, logs, 0.0), axis=-1, keepdims=True)
         keys = -xp.abs(logs + entropy)
-        least = least_key(keys, weights, column(scores, [rule.mass for rule in rules]))
+        least = least_key(keys, column(scores, [rule.mass for rule in rules]), weights)
         if any(rule.keep > 1 for rule in rules):
             least = xp.minimum(least, nth_best(keys, [rule.keep for rule in rules]))
         return xp.where(keys < least, -xp.inf, scores)

@@ -7,91 +7,71 @@ Each step keeps a pool of `max(2, 1 + end tokens) * width` candidates, so that `
 
 from __future__ import annotations
 
-import math
+import itertools
+from collections.abc import Callable
 from collections.abc import Sequence as Items
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from loquent.cache import Sequence
-from loquent.decoding.stopping import Reason
-from loquent.decoding.task import Hypothesis, Read, Strategy, Task
-from loquent.decoding.wants import Candidates, Top
-from loquent.errors import ArgumentError
+from loquent.decoding.strategies.hypotheses import (
+    Candidate,
+    EarlyStopping,
+    Finished,
+    Ranking,
+    extensions,
+    pool_size,
+    report,
+    settle,
+    told,
+)
+from loquent.decoding.task import Read, Strategy, Task
+from loquent.decoding.trace import Branched
+from loquent.decoding.wants import Candidates, Top, Want
 
-EarlyStopping = bool | Literal["never"]
-
-# Scores that agree to so many decimals count as equal, and the tokens decide: sums of float32 numbers differ in their
-# last digits with the company that a request has, and a tie must not fall one way alone and another way in a batch.
-_DECIMALS = 5
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A live beam's extension by one token: which beam, all of its generated tokens, and their log-probability."""
-
-    parent: int
-    tokens: tuple[int, ...]
-    score: float
-
-    def value(self, length: int, penalty: float) -> float:
-        """What it counts for when `length` tokens long, without the digits that depend on company."""
-        return round(self.score, _DECIMALS) / float(length**penalty)
-
-    def order(self, penalty: float) -> tuple[float, tuple[int, ...]]:
-        """What candidates are sorted by, best first."""
-        return -self.value(len(self.tokens), penalty), self.tokens
+Pool = Callable[[Items[Candidate], Items[Candidates], int], list[Candidate]]
+"""From the beams, the answers behind them, and a count, to so many candidates; the first `width` of them may end."""
 
 
 def beam_search(task: Task, *, width: int, length_penalty: float, early_stopping: EarlyStopping) -> Strategy:
     """Ranks the best `task.decoding.returned` of at most `width` finished hypotheses."""
+    ranking = Ranking(width, length_penalty, early_stopping, task.decoding.stopping.max_new_tokens)
+    return search(task, ranking, lambda count, lane: Top(count), extensions)
+
+
+def search(task: Task, ranking: Ranking, want: Callable[[int, int], Want], pool_of: Pool) -> Strategy:
+    """Beams, whatever their candidates come from.
+
+    Args:
+        task: the request's.
+        ranking: how hypotheses compare.
+        want: what is asked behind each beam, by how many candidates there are and the beam's number.
+        pool_of: makes the candidates of it.
+    """
     sequences, beams = [task.open()], [Candidate(0, (), 0.0)]
     feeds: list[Items[int] | NDArray[np.int64]] = [task.prompt]
-    pool_size = max(2, 1 + len(task.decoding.stopping.eos)) * width
-    finished: list[tuple[Candidate, Reason]] = []
-    longest = task.decoding.stopping.max_new_tokens
-    while True:
-        answers = yield [Read(*pair, Top(pool_size)) for pair in zip(sequences, feeds)]
-        pool = extensions(beams, answers, pool_size)
+    width, count = ranking.width, pool_size(task, ranking.width)
+    finished = Finished(ranking)
+    for step in itertools.count():
+        answers = yield [
+            Read(sequence, feed, want(count, lane)) for lane, (sequence, feed) in enumerate(zip(sequences, feeds))
+        ]
+        pool = pool_of(beams, answers, count)
         reasons = [task.ends(candidate.tokens) for candidate in pool]
-        finished += [(candidate, reason) for candidate, reason in zip(pool[:width], reasons) if reason]
-        finished = sorted(finished, key=lambda ended: ended[0].order(length_penalty))[:width]
-        beams = [candidate for candidate, reason in zip(pool, reasons) if not reason][:width]
-        is_full = len(finished) == width
-        if not beams or (
-            is_full and not _may_improve(beams[0], finished[-1][0], longest, length_penalty, early_stopping)
-        ):
+        ended = [(candidate, reason) for candidate, reason in zip(pool[:width], reasons) if reason]
+        finished.add(ended)
+        live = [candidate for candidate, reason in zip(pool, reasons) if not reason]
+        beams = sorted(live, key=lambda candidate: candidate.order)[:width]
+        is_over = not beams or finished.are_final(beams[0])
+        if task.note:
+            task.note(Branched(step, told(pool, [] if is_over else beams, ended)))
+        if is_over:
             break
+        settle(task, beams, finished)
         sequences = advance(sequences, beams)
         feeds = [beam.tokens[-1:] for beam in beams]
-    if len(finished) < task.decoding.returned:
-        raise ArgumentError(
-            f"the rules leave {len(finished)} continuations, where num_return_sequences={task.decoding.returned} are "
-            "asked for. Relax bad_words_ids, suppress_tokens or the processors, or ask for fewer."
-        )
-    task.rank(
-        [
-            Hypothesis(best.tokens, reason, best.score / len(best.tokens) ** length_penalty)
-            for best, reason in finished[: task.decoding.returned]
-        ]
-    )
-
-
-def extensions(beams: Items[Candidate], answers: Items[Candidates], count: int) -> list[Candidate]:
-    """The best `count` candidates of all beams, which are equally long, best first."""
-    # In the order of `Candidate.order`; tokens are only put together for those that stay.
-    pool = sorted(
-        (-round(beam.score + gain, _DECIMALS), beam.tokens, token, parent, gain)
-        for parent, (beam, answer) in enumerate(zip(beams, answers))
-        for token, gain in zip(answer.tokens.tolist(), answer.scores.tolist())
-        if gain > -math.inf
-    )
-    return [
-        Candidate(parent, (*tokens, token), beams[parent].score + gain)
-        for _, tokens, token, parent, gain in pool[:count]
-    ]
+    report(task, finished)
 
 
 def advance(sequences: Items[Sequence], beams: Items[Candidate]) -> list[Sequence]:
@@ -104,13 +84,3 @@ def advance(sequences: Items[Sequence], beams: Items[Candidate]) -> list[Sequenc
         sequences[beam.parent] if heirs[beam.parent] == index else sequences[beam.parent].fork()
         for index, beam in enumerate(beams)
     ]
-
-
-def _may_improve(
-    best: Candidate, worst: Candidate, longest: int, length_penalty: float, early_stopping: EarlyStopping
-) -> bool:
-    """Whether the best live beam could still beat the worst of a full set of finished ones."""
-    if early_stopping is True:
-        return False
-    length = longest if early_stopping == "never" and length_penalty > 0 else len(best.tokens)
-    return best.value(length, length_penalty) > worst.value(len(worst.tokens), length_penalty)
