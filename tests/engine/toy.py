@@ -48,6 +48,7 @@ class ToyBackend:
 
     tied = False
     selects = False
+    free_rows = 8
 
     def __init__(self, vocabulary: int = 11, seed: int = 0, max_positions: int | None = None) -> None:
         self.vocabulary, self.max_positions, self.incremental, self.layers = vocabulary, max_positions, True, 2

@@ -8,8 +8,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
-# What one more token in a pass costs, in passes over one token, while the weights' way from memory takes most of it.
-_ROW_COST = 0.1
+# What one more row in a pass costs, in passes over one row, while the weights' way from memory takes most of it.
+_ROW_COST = 0.03
 # What is believed at first, and how fast what was seen is forgotten, by the token.
 _STOOD, _TRIED, _KEPT = 2.8, 4.0, 0.93
 _FIRST_PAUSE = 8
@@ -26,8 +26,8 @@ class Pace(ABC):
     """Of one request, asked before each round."""
 
     @abstractmethod
-    def count(self) -> int:
-        """How many tokens to draft now; 0: none."""
+    def count(self, company: int = 1) -> int:
+        """How many tokens to draft now, 0: none, while so many requests run."""
 
     def learn(self, proposed: int, stood: int) -> None:
         """Of the tokens proposed, one or more, so many stood."""
@@ -40,7 +40,7 @@ class Constant(Pace):
     def __init__(self, count: int) -> None:
         self._count = count
 
-    def count(self) -> int:
+    def count(self, company: int = 1) -> int:
         """As many."""
         return self._count
 
@@ -59,7 +59,7 @@ class Heuristic(Pace):
         self._count = float(count) if kept is None or kept.count is None else kept.count
         self._memory = kept
 
-    def count(self) -> int:
+    def count(self, company: int = 1) -> int:
         """As things stand."""
         return int(self._count)
 
@@ -73,51 +73,54 @@ class Heuristic(Pace):
 class Adaptive(Pace):
     """As many as give the most tokens for their cost, if each stands with the share `a` of those before that did.
 
-        tokens(k) = (1 - a**(k + 1)) / (1 - a);  cost(k) = 1 + k * (cost of a drafted token + cost of a row)
+        tokens(k) = (1 - a**(k + 1)) / (1 - a);  cost(k) = pass(n * (k + 1)) + k * (cost of a drafted token) * pass(n)
 
-    (Leviathan et al., 2023, arXiv:2211.17192, theorem 3.8.) Where none pay, one is tried after a pause, and pauses
-    double while it falls.
+    (Leviathan et al., 2023, arXiv:2211.17192, theorem 3.8), where n requests run and a pass over r rows costs about
+    max(1, r / `free_rows`). Where none pay, one is tried after a pause, and pauses double while it falls.
 
     Args:
         most: the most.
         cost: what drafting a token costs, in passes of the model over one token.
+        free_rows: how many rows a pass takes in about the time of one.
     """
 
-    def __init__(self, most: int, cost: float) -> None:
-        self._most, self._cost = most, cost + _ROW_COST
+    def __init__(self, most: int, cost: float, free_rows: int) -> None:
+        self._most, self._cost, self._free_rows = most, cost, free_rows
         self._stood, self._tried = _STOOD, _TRIED
         self._pause, self._waited = _FIRST_PAUSE, 0
-        self._best = self._optimum()
+        self._known: tuple[float, int] | None = None  # the share and the company that `_best` is for
+        self._best = 0
 
-    def count(self) -> int:
+    def count(self, company: int = 1) -> int:
         """The best number, or 1 at the end of a pause."""
+        share = self._stood / self._tried
+        if self._known != (share, company):
+            self._known, self._best = (share, company), self._optimum(share, company)
         if self._best:
             return self._best
         self._waited += 1
-        return int(self._waited > self._pause)
+        return int(self._waited > self._pause and self._optimum(1.0, company) > 0)
 
     def learn(self, proposed: int, stood: int) -> None:
         """Adapt."""
         for outcome in [1] * stood + [0] * (stood < proposed):
             self._stood = self._stood * _KEPT + outcome
             self._tried = self._tried * _KEPT + 1
-        was_paused = not self._best
-        self._best = self._optimum()
-        if was_paused:
-            if stood:
-                self._best, self._pause = max(1, self._best), _FIRST_PAUSE
-            else:
-                self._pause *= 2
-            self._waited = 0
+        if not self._best:
+            self._pause, self._waited = _FIRST_PAUSE if stood else 2 * self._pause, 0
 
-    def _optimum(self) -> int:
-        share, tokens, gain = self._stood / self._tried, 1.0, 1.0
+    def _optimum(self, share: float, company: int) -> int:
+        plain, gain, tokens = self._pass(company), 1.0, 1.0
         best, best_rate = 0, 1.0
         for count in range(1, self._most + 1):
             gain *= share
             tokens += gain
-            rate = tokens / (1 + count * self._cost)
+            rate = tokens * plain / (self._pass(company * (count + 1)) + count * self._cost * plain)
             if rate <= best_rate:
                 break
             best, best_rate = count, rate
         return best
+
+    def _pass(self, rows: int) -> float:
+        """What a pass over rows costs, in passes over one."""
+        return max(1.0, rows / self._free_rows) + rows * _ROW_COST

@@ -51,7 +51,7 @@ def speculation(
     if lookup is not None:
         longest = config.max_matching_ngram_size or DEFAULT_NGRAM
         found = partial(_lookup, longest=longest, ends=ends)
-        return partial(speculate, draft=found, pace=_pace(config, None, lookup, sampled), source="lookup"), ()
+        return partial(speculate, draft=found, pace=_pace(config, None, lookup, sampled, around), source="lookup"), ()
     if assistant is None:
         return None
     if assistant.tokenizer is not None:
@@ -63,7 +63,7 @@ def speculation(
     strategy = partial(
         speculate,
         draft=draft,
-        pace=_pace(config, assistant, most, sampled),
+        pace=_pace(config, assistant, most, sampled, around),
         source="early exit" if assistant.config is None else "assistant",
     )
     return strategy, (assistant.reader,)
@@ -102,12 +102,14 @@ def _setting(config: GenerationConfig, assistant: Assistant | None, name: str) -
     return getattr(config, name)
 
 
-def _pace(config: GenerationConfig, assistant: Assistant | None, most: int, sampled: bool) -> Callable[[], Pace]:
+def _pace(
+    config: GenerationConfig, assistant: Assistant | None, most: int, sampled: bool, around: Surroundings
+) -> Callable[[], Pace]:
     """The schedule that is asked for, or else one that adapts to what stands."""
     name = "num_assistant_tokens_schedule"
     theirs = None if assistant is None else assistant.config
     if not (config.was_set(name) or (theirs is not None and theirs.was_set(name))):
-        return partial(Adaptive, most, 0.0 if assistant is None else assistant.cost)
+        return partial(Adaptive, most, 0.0 if assistant is None else assistant.cost, around.free_rows)
     schedule = _setting(config, assistant, name)
     if schedule == "constant":
         return partial(Constant, most)

@@ -30,6 +30,7 @@ class Surroundings:
     default_new_tokens: int = DEFAULT_NEW_TOKENS  # where no length is asked for
     negative_prompt: NDArray[np.int64] | None = None  # (n,), what guidance leads away from
     assistant: Assistant | None = None  # a model that drafts
+    free_rows: int = 8  # how many rows the model takes in about the time of one
     allowed: Callable[[int, Any], Any] | None = None  # `prefix_allowed_tokens_fn`
     row: int = 0  # which of the prompts
     as_given: Callable[[Any], Any] | None = None  # makes the backend's arrays the caller's, where they differ

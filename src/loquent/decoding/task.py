@@ -97,6 +97,7 @@ class Task:
     open: Callable[..., Sequence]
     note: Callable[[Event], None] | None = None  # takes what a strategy tells of its way, where it is `traced`
     events: list[Event] = field(default_factory=list)  # what it has told
+    company: int = 1  # how many requests run: what a strategy may save work by, and nothing that it answers
     output: list[int] = field(default_factory=list)  # what has been committed
     reason: Reason | None = None  # why the output ended
     ranked: list[Hypothesis] = field(default_factory=list)

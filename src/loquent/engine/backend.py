@@ -109,6 +109,10 @@ class Backend(Protocol):
     def multiplications(self) -> int:
         """How many numbers of its matrices a token is multiplied with: what reading it costs, beside other models."""
 
+    @property
+    def free_rows(self) -> int:
+        """How many rows a pass takes in about the time of one, roughly: what its computing has left beside memory."""
+
     def describe(self) -> str:
         """What runs the model, in a few words for people."""
 

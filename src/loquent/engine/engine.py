@@ -223,6 +223,7 @@ class Engine:
         while requests:
             for request in requests:
                 if not request.done:
+                    request.task.company = len(self.scheduler.running)
                     request.answer()
             requests = [request for request in requests if request.selections]
             if requests:

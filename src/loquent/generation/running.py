@@ -193,6 +193,7 @@ def start(
         as_given=None if prompts.as_tensors == model.gives_tensors else partial(tensor_like, prompts),
         slide=context_overflow == "slide",
         default_new_tokens=default_new_tokens,
+        free_rows=engine.backend.free_rows,
         as_ids=lambda tokens: tensor_like(prompts, tokens[None, :]),
     )
     wanted = _recorded(model, configs)

@@ -94,6 +94,11 @@ class TorchBackend:
         """How many numbers of its matrices a token is multiplied with."""
         return multiplications(self.decoder)
 
+    @property
+    def free_rows(self) -> int:
+        """How many rows a pass takes in about the time of one: few on a CPU, many where launching it takes the time."""
+        return 4 if self.model.device.type == "cpu" else 64
+
     def describe(self) -> str:
         """What runs the model, such as "torch (float32 on cpu; there are hooks on head)"."""
         what = f"{str(self.model.dtype).removeprefix('torch.')} on {self.model.device}"

@@ -37,7 +37,8 @@ def speculate(
     while not task.reason:
         proposals: list[Proposal] = []
         room = task.decoding.stopping.max_new_tokens - len(task.output) - 1  # one more follows a draft
-        count = min(room, paced.count()) if task.output else 0
+        # How many requests run may decide greedily, where what comes out does not depend on what is drafted.
+        count = min(room, paced.count(1 if task.decoding.sampled else task.company)) if task.output else 0
         if count > 0:
             proposals = yield from drafted.propose(task.text(), count)
         if not proposals:
