@@ -56,7 +56,7 @@ class Ours:
         return int(found.shape[1]) - len(rows[0])
 
     def acceptance(self, rows: list[list[int]], options: dict[str, Any]) -> list[float] | None:
-        """The share of the drafted tokens that stood, and the tokens that a verifying pass has given; None: no drafts."""
+        """The share of the drafted tokens that stood, and the tokens that a verifying pass gave; None: no drafts."""
         from loquent.decoding.trace import Drafted
 
         events = import_module("loquent.generation").stream(self.model, rows, events=True, **options)
