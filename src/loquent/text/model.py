@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, overload
 
 from loquent.decoding.grammar import specification
+from loquent.decoding.trace import Event
 from loquent.errors import ArgumentError
 from loquent.generation import Bound, StreamEvent, engine_of, start
 from loquent.text.continuation import Continuation
@@ -30,7 +31,8 @@ class TextEvent:
     row: int  # the prompt's number * num_return_sequences + which of its texts
     text: str  # may be empty: a character or a stop string that is not complete yet
     tokens: int  # how many tokens this event brought
-    finished: str | None = None  # "eos", "length", "stop_string", "time", "criteria"
+    finished: str | None = None  # "eos", "length", "stop_string", "time", "criteria", "cancelled"
+    trace: tuple[Event, ...] = ()  # with `output_trace=True`, what the strategy has told since the row's last event
 
 
 class TextModel:
@@ -212,4 +214,4 @@ def _as_text(
             text = rows[event.row].push(event.tokens)
             if event.finished:
                 text += rows[event.row].flush()
-            yield TextEvent(event.row, text, len(event.tokens), event.finished)
+            yield TextEvent(event.row, text, len(event.tokens), event.finished, event.trace)
