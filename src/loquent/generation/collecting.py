@@ -134,6 +134,7 @@ class _Collection:
             for request, lanes in self.lanes
             for rows in lanes.steps
             for row in rows
+            if row
         )
         found = read(set(texts.values()))
         return lambda request, row: found[texts[prompts[request.row] + row.generated]]

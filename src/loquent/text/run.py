@@ -6,7 +6,7 @@ from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
-from loquent.decoding.trace import Trace
+from loquent.decoding.trace import Event, Trace
 from loquent.generation import Run, traces
 from loquent.text.continuation import Continuation
 
@@ -18,7 +18,8 @@ class TextEvent:
     row: int  # the prompt's number * num_return_sequences + which of its texts
     text: str  # may be empty: a character or a stop string that is not complete yet
     tokens: int  # how many tokens this event brought
-    finished: str | None = None  # "eos", "length", "stop_string", "time", "criteria"
+    finished: str | None = None  # "eos", "length", "stop_string", "time", "criteria", "cancelled"
+    trace: tuple[Event, ...] = ()  # with `output_trace=True`, what the strategy has told since the row's last event
 
 
 class TextRun:
@@ -53,6 +54,6 @@ def _as_text(run: Run, rows: Sequence[Continuation]) -> Generator[TextEvent, Non
                 text = rows[event.row].push(event.tokens)
                 if event.finished:
                     text += rows[event.row].flush()
-                yield TextEvent(event.row, text, len(event.tokens), event.finished)
+                yield TextEvent(event.row, text, len(event.tokens), event.finished, event.trace)
 
     return events()
