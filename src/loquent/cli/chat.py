@@ -65,7 +65,7 @@ def chat(
             raise ArgumentError("--raw and --turns-joined-by-eos are two ways to write a conversation. Pass one.")
         loaded = load_model(model, terminal)
         chosen = strategy.for_generation(loaded, lambda name: load_model(replace(model, model=name), terminal))
-        session = Session(loaded, writing.for_generation(loaded.tokenizer, chosen), system)
+        session = Session(loaded, writing.for_generation(loaded, chosen), system)
         if turns_joined_by_eos:
             from loquent.tokenization.templates import TURNS_JOINED_BY_EOS
 

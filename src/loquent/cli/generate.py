@@ -73,7 +73,7 @@ def generate(
         texts = [_from_pipe() if prompt == "-" else prompt for prompt in prompts or ["-"]]
         loaded = load_model(model, terminal)
         chosen = strategy.for_generation(loaded, lambda name: load_model(replace(model, model=name), terminal))
-        options = writing.for_generation(loaded.tokenizer, chosen)
+        options = writing.for_generation(loaded, chosen)
         show.check(loaded, options, output.json)
         rows: Rows
         if output.json:

@@ -6,14 +6,17 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 
 from loquent.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from loquent.text import TextModel
 
 
 class PrecisionName(str, Enum):
@@ -127,29 +130,62 @@ class WritingOptions:
         group_option(_WRITING, min=0, max=1, metavar="X", help="Draw among tokens about as surprising as expected."),
     ] = None
 
-    def for_generation(self, tokenizer: Any, strategy: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """The arguments of `generate()` that the options mean, those of `strategy` included; only what was given."""
+    def for_generation(self, model: TextModel, strategy: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments of `generate()` that these options and those of a strategy mean; only what was given.
+
+        What shapes random choices asks for them too, and what does not go with any (contrastive search, beams in groups,
+        forced words) for none, whatever the model's own generation config says.
+        """
         given = {field.name: getattr(self, field.name) for field in fields(self)}
         given = {name: value for name, value in given.items() if value not in (None, [])}
         stop, bad_words = given.pop("stop", None), given.pop("bad_words", None)
         if stop:
             given["stop_strings"] = stop
         if bad_words:
-            given["bad_words_ids"] = _ids_of_words(bad_words, tokenizer)
-        return with_draws({**given, **(strategy or {})})
+            given["bad_words_ids"] = _ids_of_words(bad_words, model.tokenizer)
+        if twice := sorted(set(given) & set(strategy)):
+            raise ArgumentError(f"--set {twice[0]} says again what another option says. Leave one of them out.")
+        given |= strategy
+        _check_beams(given, model)
+        return {**given, **_choosing(given)}
 
 
-def with_draws(given: dict[str, Any]) -> dict[str, Any]:
-    """Arguments that shape random choices ask for them too."""
+def _choosing(given: Mapping[str, Any]) -> dict[str, bool]:
+    """Whether tokens are drawn, where what was given leaves no choice."""
+    draws, idle = _draws(given), _WITHOUT_DRAWS & set(given)
+    if draws and given.get("do_sample") is False:
+        raise ArgumentError(
+            f"--greedy takes no random choices, which {_flags(draws)} would shape. Leave one of them out."
+        )
+    if idle and (draws or given.get("do_sample")):
+        asking = _flags(draws) if draws else "--sample"
+        raise ArgumentError(f"{_flags(idle)} goes without random choices, and {asking} asks for them. Leave one out.")
+    return {"do_sample": True} if draws else {"do_sample": False} if idle else {}
+
+
+_WITHOUT_DRAWS = frozenset({"num_beam_groups", "force_words_ids", "penalty_alpha"})
+_OF_BEAMS = frozenset({"num_beam_groups", "diversity_penalty", "early_stopping", "length_penalty", "force_words_ids"})
+_FLAGS = {"force_words_ids": "force-word"}
+
+
+def _draws(given: Mapping[str, Any]) -> frozenset[str]:
+    """The arguments that shape random choices."""
     from loquent.config.generation_checks import SHAPE_DRAWS
 
     # Contrastive search weighs `top_k` candidates, and draws none.
-    contrastive = {"top_k"} if given.get("penalty_alpha") else set()
-    draws = (SHAPE_DRAWS & set(given)) - contrastive
-    if draws and given.get("do_sample") is False:
-        named = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(draws))
-        raise ArgumentError(f"--greedy takes no random choices, which {named} would shape. Leave one of them out.")
-    return {**given, "do_sample": True} if draws else given
+    contrastive = frozenset({"top_k"}) if given.get("penalty_alpha") else frozenset[str]()
+    return (SHAPE_DRAWS & set(given)) - contrastive
+
+
+def _check_beams(given: Mapping[str, Any], model: TextModel) -> None:
+    idle = _OF_BEAMS & set(given)
+    if idle and given.get("num_beams", model.model.generation_config.num_beams) == 1:
+        verb = "are" if len(idle) > 1 else "is"
+        raise ArgumentError(f"{_flags(idle)} {verb} about beams, and there is one. Pass --num-beams, such as 4.")
+
+
+def _flags(names: Collection[str]) -> str:
+    return ", ".join(f"--{_FLAGS.get(name, name).replace('_', '-')}" for name in sorted(names))
 
 
 @dataclass(frozen=True)

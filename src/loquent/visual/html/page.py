@@ -13,7 +13,7 @@ from loquent.visual.html.layers import layers
 from loquent.visual.html.markup import Markup, element, joined, row
 from loquent.visual.html.probabilities import probabilities
 from loquent.visual.texts import TokenTexts, printable
-from loquent.visual.views import VIEWS, View, has
+from loquent.visual.views import VIEWS, View, has, name_of
 
 _DRAWN: dict[View, Callable[[Trace, TokenTexts], Markup]] = {
     "beams": beams,
@@ -44,7 +44,7 @@ def _section(number: int, trace: Trace, texts: TokenTexts) -> Markup:
     views = [_DRAWN[view](trace, texts) for view in VIEWS if has(trace, view)]
     return element(
         "section",
-        element("h1", trace.strategy.replace("_", " ").capitalize()),
+        element("h1", name_of(trace)),
         element("blockquote", element("bdi", texts.text(trace.prompt))),
         _facts(trace),
         *views,

@@ -52,7 +52,7 @@ def _row(node: Node, texts: TokenTexts, is_chosen: bool) -> Markup:
     chance = probability_of(node)
     told = percent(chance)
     if isinstance(node, Contrast):
-        told += f" − repeats {node.penalty:.3f} → {node.value:.3f}"
+        told += f", repeats {node.penalty:.3f}, value {node.value:.3f}"
     told += " drafted" if node.fate == "rejected" else ""
     return element(
         "span",
