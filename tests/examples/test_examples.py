@@ -195,12 +195,11 @@ def test_multinomial_sampling(run_example: Any, capsys: Any) -> None:
 def test_beam_search(run_example: Any, capsys: Any) -> None:
     program = run_example("generation_beam_search.py")
     assert ast.literal_eval(capsys.readouterr().out)[0].startswith("It is astonishing how one can")
-    scored = {"return_dict_in_generate": True, "output_scores": True, "max_new_tokens": 50}
-    model, inputs = program["model"], program["inputs"]
-    greedy = model.generate(**inputs, **scored)
-    steps = model.compute_transition_scores(greedy.sequences, greedy.scores, normalize_logits=True)
-    [found] = model.generate(**inputs, num_beams=5, **scored).sequences_scores
-    assert found > steps.sum() / steps.shape[1]
+    options = {"num_beams": 5, "max_new_tokens": 50, "return_dict_in_generate": True, "output_scores": True}
+    found = program["model"].generate(**program["inputs"], **options)
+    assert found.sequences.tolist() == program["outputs"].tolist()
+    steps = program["model"].compute_transition_scores(found.sequences, found.scores, found.beam_indices)
+    assert found.sequences_scores.tolist() == pytest.approx((steps.sum(dim=1) / 50).tolist(), abs=1e-4)
 
 
 def test_beam_sampling(run_example: Any, capsys: Any) -> None:
