@@ -133,8 +133,8 @@ class WritingOptions:
     def for_generation(self, model: TextModel, strategy: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments of `generate()` that these options and those of a strategy mean; only what was given.
 
-        What shapes random choices asks for them too, and what does not go with any (contrastive search, beams in groups,
-        forced words) for none, whatever the model's own generation config says.
+        What shapes random choices asks for them too; what does not go with any (contrastive search, beams in groups,
+        forced words) asks for none, whatever the model's own generation config says.
         """
         given = {field.name: getattr(self, field.name) for field in fields(self)}
         given = {name: value for name, value in given.items() if value not in (None, [])}

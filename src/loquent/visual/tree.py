@@ -26,11 +26,11 @@ class Branch:
         """Whether it was chosen: it went on, or ended a hypothesis."""
         return self.node.fate in ("kept", "finished")
 
-    def way(self) -> list[Branch]:
-        """From the first token to this one."""
+    def way(self, most: int | None = None) -> list[Branch]:
+        """From the first token, or for the `most` last ones, to this one."""
         found: list[Branch] = []
         branch: Branch | None = self
-        while branch is not None:
+        while branch is not None and len(found) != most:
             found.append(branch)
             branch = branch.parent
         return found[::-1]

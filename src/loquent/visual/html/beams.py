@@ -137,10 +137,10 @@ def _box(branch: Branch, tree: Tree, layout: _Layout, texts: TokenTexts) -> Mark
 
 def _told(branch: Branch, tree: Tree, texts: TokenTexts) -> str:
     """What is told of a box when it is pointed at."""
-    node, tokens = branch.node, branch.tokens
-    text = texts.text(tokens[-_SHOWN_TOKENS:])
+    node = branch.node
+    text = texts.text(each.node.token for each in branch.way(_SHOWN_TOKENS))
     facts = [
-        ("…" if len(tokens) > _SHOWN_TOKENS else "") + text,
+        ("…" if branch.step >= _SHOWN_TOKENS else "") + text,
         f"token {node.token}, p = {percent(probability_of(node))}, step {branch.step + 1}",
         f"log p {node.log_probability:.4f}, Σ {node.score:.4f}",
         f"{node.fate}{f' ({node.reason})' if node.reason else ''}",

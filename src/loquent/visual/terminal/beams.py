@@ -23,6 +23,7 @@ _STEPS = 16
 _STANDING = 8  # how many chosen candidates of a step are drawn, where there are many
 _PRUNED = 3
 _BRANCHES = 24
+_RUN = 16
 _NARROW = 64
 
 
@@ -92,8 +93,9 @@ def _row(number: str, branch: Branch, tree: Tree, canvas: Canvas, is_narrow: boo
     cells += [Text(f"{MARKS[node.fate]}{rank}", style), canvas.token(node.token, style)]
     cells += [Text(f"{node.log_probability:.3f}", style), Text(f"{node.score:.3f}", style)]
     if not is_narrow:
+        room = canvas.width - 48
         way = f"{node.parent + 1}" if node.lane is None else f"{node.parent + 1}→{node.lane + 1}"
-        text = canvas.tail(branch.tokens, canvas.width - 48)
+        text = canvas.tail(tuple(each.node.token for each in branch.way(room)), room)
         text.stylize(style)
         cells += [Text(way, style), text]
     return cells
@@ -127,8 +129,10 @@ def _label(run: list[Branch], goes_on: bool, tree: Tree, canvas: Canvas) -> Text
     last, style = run[-1], _style(run[-1])
     if last.ranks == [] and style == "":
         style = FAINT
-    text = isolated(canvas.texts.run(branch.node.token for branch in run))
-    label = Text(text, style)
+    first, missing, end = folded([branch.node.token for branch in run], canvas.limit(_RUN))
+    label = Text(isolated(canvas.texts.run(first)), style)
+    if missing:
+        label.append(f" … {missing} tokens … ", FAINT).append(isolated(canvas.texts.run(end)))
     ends = "".join(f" #{rank + 1}" for rank, leaf in enumerate(tree.leaves) if leaf is last)
     mark = "" if goes_on else f" {MARKS[last.node.fate] if ends or last.node.fate == 'finished' else MARKS['pruned']}"
     return label.append(f"  Σ {last.node.score:.3f}{mark}{ends}", "dim" if not ends else "bold")
