@@ -150,7 +150,7 @@ def test_customizing(run_example: Any) -> None:
     program = run_example("generation_customizing.py")
     prompt = program["inputs"]["input_ids"].shape[1]
     assert program["default"].shape == (1, prompt + 20)
-    assert program["searched"].shape == (1, prompt + 30)
+    assert program["searched"].shape == (1, prompt + 20)
     assert program["sampled"].shape == (3, prompt + 30)
 
 
