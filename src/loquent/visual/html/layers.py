@@ -30,8 +30,8 @@ def layers(trace: Trace, texts: TokenTexts) -> Markup:
         for layer in reversed(candidates)
     ]
     note = (
-        "For each token of the best result: the Jensen-Shannon divergence of each candidate layer from the last one, "
-        "darker where it is larger beside the others; the outlined one was chosen."
+        "For each token of the best result: the divergence of each candidate layer from the last one, in nats, darker "
+        "where it is larger beside the others; the outlined one was chosen."
     )
     return element(
         "div",

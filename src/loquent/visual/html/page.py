@@ -10,7 +10,7 @@ from loquent.decoding.trace import Trace
 from loquent.visual.html.beams import beams
 from loquent.visual.html.drafts import drafts
 from loquent.visual.html.layers import layers
-from loquent.visual.html.markup import Markup, element, joined, row
+from loquent.visual.html.markup import Markup, element, row
 from loquent.visual.html.probabilities import probabilities
 from loquent.visual.texts import TokenTexts, printable
 from loquent.visual.views import VIEWS, View, has, name_of
@@ -54,5 +54,6 @@ def _section(number: int, trace: Trace, texts: TokenTexts) -> Markup:
 
 def _facts(trace: Trace) -> Markup:
     settings = [row(name, printable(json.dumps(value, default=str))) for name, value in sorted(trace.settings.items())]
-    told = joined(f"{len(trace.prompt)} tokens of prompt, run by {trace.backend}")
+    tokens = f"{len(trace.prompt)} token{'' if len(trace.prompt) == 1 else 's'}"
+    told = f"A prompt of {tokens}, run by {trace.backend}"
     return element("details", element("summary", told), element("table", *settings, class_="settings"))

@@ -28,8 +28,11 @@ class Canvas:
         return most if self.folded else None
 
     def token(self, token: int, style: str = "") -> Text:
-        """A token in a list."""
-        return Text(isolated(self.texts.token(token)), style, no_wrap=True, overflow="ellipsis")
+        """A token in a list; numbers beside it need the room more than a long one does."""
+        text, cells = self.texts.token(token), max(self.width // 4, 6)
+        if cell_len(text) > cells:
+            text = chop_cells(text, cells - 1)[0] + "…"
+        return Text(isolated(text), style, no_wrap=True)
 
     def tail(self, tokens: tuple[int, ...], cells: int) -> Text:
         """The end of a text, on one line of so many cells."""

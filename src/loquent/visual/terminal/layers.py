@@ -28,7 +28,7 @@ def layers(trace: Trace, canvas: Canvas) -> RenderableType:
         return Text(NOTHING["layers"])
     candidates = candidate_layers(places)
     note = (
-        "The last layer is contrasted with the candidate farthest from it, by Jensen-Shannon divergence. "
+        "The last layer is contrasted with the candidate that diverges most from it (in nats). "
         f"Candidates: {', '.join(map(str, candidates))}."
         if len(candidates) > 1
         else f"The last layer is contrasted with layer {candidates[0]}, the only candidate."
