@@ -8,16 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import pages
+import pytest
 
 from loquent import GenerationConfig
 from loquent.decoding.rules import ORDER
 from loquent.generation import generate
+from loquent.native import why_unavailable
 
 PAGE = (Path(__file__).parents[2] / "docs" / "strategies.md").read_text("utf-8")
 
 
+@pytest.mark.skipif(why_unavailable() is not None, reason=f"no native core, and so no int4: {why_unavailable()}")
 def test_commands_and_programs_print_what_the_page_says() -> None:
     """Where they do not any more: python tests/examples/pages.py docs/strategies.md"""
+    pytest.importorskip("llguidance", reason='structured output needs pip install "loquent[structured]"')
     known: dict[str, Any] = {}
     found = [(example, example.output(known)) for example in pages.examples(PAGE)]
     assert len(found) > 25
