@@ -26,9 +26,9 @@ DEFAULT_NEW_TOKENS = 256
 class TextModel:
     """A model that takes and gives text.
 
-    The options of its methods are the fields of GenerationConfig and `seed`; what neither they nor the model's own
-    generation config set has its default, but for the length: 256 new tokens, or as many as the model has positions
-    left.
+    The options of its methods are those of `model.generate`: the fields of GenerationConfig, `seed`, `assistant_model`,
+    `negative_prompt_ids` and so on; the tokenizer is its own. What neither they nor the model's own generation config
+    set has its default, but for the length: 256 new tokens, or as many as the model has positions left.
     """
 
     def __init__(self, model: Bound, tokenizer: PreTrainedTokenizer, obstacle: str | None = None) -> None:
@@ -57,7 +57,7 @@ class TextModel:
         Args:
             prompt: a text or a list of texts.
             return_full_text: give the prompts back in front of what was written.
-            options: fields of GenerationConfig, and `seed`.
+            options: fields of GenerationConfig, `seed`, and what else `model.generate` takes.
 
         Returns:
             The new text; a list of texts where `num_return_sequences` asks for several; a list of either for a list
@@ -111,7 +111,7 @@ class TextModel:
             messages: the user's message, or messages such as `{"role": "user", "content": "Hello"}`; where the last
                 is the assistant's, its text goes on.
             chat_template: how a conversation is written, instead of the model's own template.
-            options: fields of GenerationConfig, and `seed`.
+            options: fields of GenerationConfig, `seed`, and what else `model.generate` takes.
 
         Raises:
             TemplateError: the model has no chat template, or it fails.
