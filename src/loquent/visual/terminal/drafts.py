@@ -14,6 +14,7 @@ from loquent.visual.texts import isolated
 from loquent.visual.views import NOTHING
 
 _ROUNDS = 36
+_FALLEN = 3
 _ACCEPTED, _REJECTED, _OWN = "green", "red strike", "bold"
 
 
@@ -52,16 +53,17 @@ def _cells(event: Drafted, longest: int, canvas: Canvas) -> list[Text]:
 
 
 def _tokens(event: Drafted, canvas: Canvas) -> Text:
-    """The drafts; those behind the first that fell are only counted where there are many."""
+    """The drafts; on terminals those behind the first that fell are only counted where there are many."""
     text, fallen = Text(), [draft for draft in event.drafts if draft.fate == "rejected"]
+    most = canvas.limit(_FALLEN) or len(fallen)
     for draft in event.drafts[: event.accepted]:
         text.append("✓", _ACCEPTED).append(isolated(canvas.texts.token(draft.token)), _ACCEPTED).append(" ")
-    for place, draft in enumerate(fallen[:3]):
+    for place, draft in enumerate(fallen[:most]):
         text.append("✗", "red").append(isolated(canvas.texts.token(draft.token)), _REJECTED).append(" ")
         if not place and draft.confidence < 1:
             text.append(f"({draft.confidence:.0%}) ", FAINT)
-    if len(fallen) > 3:
-        text.append(f"✗… {len(fallen) - 3} more ", FAINT)
+    if len(fallen) > most:
+        text.append(f"✗… {len(fallen) - most} more ", FAINT)
     if event.token is not None:
         text.append("→").append(isolated(canvas.texts.token(event.token.token)), _OWN)
     return text
