@@ -182,6 +182,12 @@ def _spread_square(weights: NDArray[Any], kept: NDArray[np.bool_]) -> NDArray[An
     return columns
 
 
+def traces(run: Run) -> list[Trace]:
+    """What each request of a run told, and what has come of it so far."""
+    results = run.unfinished()
+    return [trace_of(run, request, results) for request in run.requests]
+
+
 def trace_of(run: Run, request: Submitted, results: Sequence[Hypothesis]) -> Trace:
     """What a request's strategy told, and what it came to."""
     strategy: Any = request.decoding.strategy

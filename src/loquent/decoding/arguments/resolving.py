@@ -29,7 +29,7 @@ def resolve(config: GenerationConfig, prompt: Sequence[int], seed: int, around: 
     """The requests that one prompt becomes: one, or `num_return_sequences` where they are independent samples.
 
     Raises:
-        ArgumentError: the config cannot work with this prompt or model, or names a strategy that is not there.
+        ArgumentError: the config cannot work with this prompt or model.
         ContextLengthError: the prompt and the new tokens exceed the model's positions, and `around.slide` is off.
     """
     _check_supported(config)

@@ -34,7 +34,7 @@ void RotaryTable::reach(int64_t positions) {
 namespace {
 
 constexpr int64_t kWriteRows = 8;        // tokens that one share writes
-constexpr int64_t kShareWork = 1 << 15;  // multiplications that are worth a share of their own
+constexpr int64_t kShareWork = 1 << 16;  // multiplications that are worth a share of their own
 constexpr int64_t kSharesOfThread = 16;  // at least, where there are so many units
 
 /// 64-byte aligned memory of a thread, kept from call to call.
