@@ -141,7 +141,7 @@ class LayerChosen(Event):
     """
 
     layer: int
-    divergences: tuple[tuple[int, float], ...]  # candidate layer -> Jensen-Shannon divergence from the last; () of one
+    divergences: tuple[tuple[int, float], ...]  # candidate layer -> D of `sources.dola`, in nats; () of one
     lane: int = 0
 
 
