@@ -41,7 +41,7 @@ def collected(model: Bound, run: Run, results: Sequence[Hypothesis]) -> Output:
     return GenerateBeamDecoderOnlyOutput(
         **found,
         sequences_scores=tensor_like(run.prompts, np.array(scores, np.float32)),
-        beam_indices=of.beam_indices() if "output_scores" in asked else None,
+        beam_indices=of.beam_indices() if asked - {"output_trace"} else None,
     )
 
 
