@@ -123,7 +123,7 @@ def test_past_the_positions(model: Any) -> None:
     fitting = model.generate(long, max_new_tokens=5)
     assert slid[0, :65].tolist() == fitting[0].tolist()
     for drafts in ({"assistant_early_exit": 1}, {"assistant_model": model}, {"prompt_lookup_num_tokens": 3}):
-        with pytest.raises(ContextLengthError, match="drafts .* do not go with"):
+        with pytest.raises(ContextLengthError, match=r"drafts .* do not go with"):
             model.generate(long, max_new_tokens=40, context_overflow="slide", **drafts)
     # Full at 64: the context begins again with its younger half and the token that did not fit.
     assert slid[0, 65] == model.generate(slid[:, 32:65], max_new_tokens=1)[0, -1]
