@@ -1,4 +1,4 @@
-"""The house: the commands that the README gives, what CI runs, and pins for everything that is installed."""
+"""The house: the commands that the README gives, what CI runs, pins for what is installed, and how long lines are."""
 
 from __future__ import annotations
 
@@ -49,6 +49,17 @@ def test_everything_that_is_installed_has_an_exact_version() -> None:
     pinned = {normalized(pin.group(1)) for pin in pins if pin}
     assert len(requirements()) > 12
     assert requirements() <= pinned
+
+
+def test_the_native_core_keeps_to_the_line_length_of_the_package() -> None:
+    length = re.search(r"^line-length = (\d+)$", (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert length
+    sources = sorted((ROOT / "src" / "loquent" / "native" / "src").rglob("*.[ch]pp"))
+    assert len(sources) > 40
+    for path in (*sources, ROOT / "CMakeLists.txt", ROOT / "CMakePresets.json"):
+        lines = enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
+        long = [number for number, line in lines if len(line) > int(length.group(1))]
+        assert not long, f"{path.relative_to(ROOT)}: {long}"
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,9 @@ import pytest
 from loquent import ArgumentError, ContextLengthError, GenerationConfig
 from loquent.decoding import rules
 from loquent.decoding.arguments import resolve
+from loquent.decoding.arguments.surroundings import Surroundings
 from loquent.decoding.random import branch_seed
 from loquent.decoding.strategies import beam_search, one_by_one
-from loquent.decoding.surroundings import Surroundings
 from loquent.decoding.task import Decoding
 
 MODEL = Surroundings(vocabulary=50, max_positions=64)

@@ -236,6 +236,7 @@ def test_the_last_token_is_read_too(llama_pair: MakePair) -> None:
         ({"top_k": 0}, "top_k=0"),
         ({"num_beams": 2}, r"penalty_alpha=0.6 \(contrastive search\) does not go with num_beams=2"),
         ({"num_return_sequences": 2}, "num_return_sequences=2"),
+        ({"prompt_lookup_num_tokens": 2}, r"penalty_alpha=0.6 \(contrastive search\) does not go with drafts"),
     ],
 )
 def test_what_cannot_work_is_refused(llama_pair: MakePair, asked: dict[str, Any], message: str) -> None:

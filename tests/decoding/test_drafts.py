@@ -95,6 +95,13 @@ def test_where_no_draft_can_pay_none_is_tried() -> None:
     assert Constant(4).count(16) == 4
 
 
+def test_drafts_that_cost_nothing_pay_in_a_batch_too_but_fewer_of_them() -> None:
+    alone, few, many = (drafted(Adaptive(10, 0.0, 8), 1.0, 200, company)[-1] for company in (1, 8, 64))
+    assert (alone, many) == (10, 10)  # where computing takes all of the time anyway, a row more costs what it gives
+    assert few > 2
+    assert sum(drafted(Adaptive(10, 0.0, 8), 0.5, 200, company=64)) < 20
+
+
 def test_the_best_count_is_that_of_the_papers_formula() -> None:
     # Leviathan et al., theorem 3.8: (1 - a**(k + 1)) / ((1 - a) * (k * c + 1)); rows are free here.
     for share, cost, best in [(0.8, 0.05, None), (0.6, 0.2, None), (0.9, 0.02, None)]:

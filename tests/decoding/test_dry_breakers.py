@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, decoders, models
 
 import loquent
 from decoding.pairs import MakePair
-from loquent.decoding.dry_breakers import breakers_of
+from loquent.decoding.arguments.dry_breakers import breakers_of
 
 PIECES = ("a", "b", "c", ":", "a:", ":b", "--", "-", "x-", "b-", "\n")
 

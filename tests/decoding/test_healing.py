@@ -137,6 +137,13 @@ def test_texts_go_on_behind_the_prompt(stories: Any, shared_data: Path) -> None:
     assert re.fullmatch("[a-z]*[a-z ]{5}", fitting)
 
 
+def test_a_grammar_begins_behind_the_healed_token(stories: Any) -> None:
+    """It holds the healed token to nothing: this one would allow none of those that begin with "ti"."""
+    for strategy in ({}, {"num_beams": 3}, {"prompt_lookup_num_tokens": 3}):
+        options = {"token_healing": True, "do_sample": False, **strategy}
+        assert stories.generate("Once upon a ti", regex=r"\?!\.", **options).endswith("?!.")
+
+
 def test_a_streamer_is_given_every_token_once(stories: Any) -> None:
     class Streamer:
         def __init__(self) -> None:

@@ -52,6 +52,19 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
+STRATEGIES: dict[str, dict[str, Any]] = {
+    "greedy": {},
+    "sampling": {"do_sample": True, "seed": 7},
+    "beams": {"num_beams": 3},
+    "sampling beams": {"num_beams": 3, "do_sample": True, "seed": 7},
+    "diverse beams": {"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 0.7},
+    "constrained beams": {"num_beams": 3, "force_words_ids": [[9, 12]]},
+    "contrastive": {"penalty_alpha": 0.5, "top_k": 4},
+    "lookup": {"prompt_lookup_num_tokens": 4},
+    "early exit": {"assistant_early_exit": 1},
+}
+
+
 def arguments(row: int, asked: dict[str, Any]) -> dict[str, Any]:
     chosen = {"max_new_tokens": 12, "do_sample": False, "pad_token_id": PAD, **asked}
     if chosen.pop("negative", False):
@@ -141,7 +154,7 @@ def transformers_list(processor: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", ["both", "guided by the last token", "guided, ended", "guided, low"])
-@pytest.mark.parametrize("strategy", [{}, {"num_beams": 3}, {"do_sample": True, "seed": 7}, {"penalty_alpha": 0.5}])
+@pytest.mark.parametrize("strategy", STRATEGIES.values(), ids=STRATEGIES)
 def test_a_batch_gives_what_each_row_gives_alone(llama_pair: MakePair, name: str, strategy: dict[str, Any]) -> None:
     ours, _ = llama_pair(3)
     asked = {**arguments(0, SETTINGS[name]), **strategy}
@@ -153,6 +166,29 @@ def test_a_batch_gives_what_each_row_gives_alone(llama_pair: MakePair, name: str
         new = ours.generate([prompt], **asked, **own)[0].tolist()[len(prompt) :]
         assert batch[row][width:] == new + [PAD] * (len(batch[row]) - width - len(new))
     assert ours._engine_slot.engine.pool.held == 0
+
+
+@pytest.mark.parametrize("name", ["both", "guided", "guided, both"])
+@pytest.mark.parametrize("drafts", ["lookup", "early exit"])
+def test_drafts_change_nothing(llama_pair: MakePair, name: str, drafts: str) -> None:
+    ours, _ = llama_pair(2)
+    for row, prompt in enumerate([[3, 4, 3, 4, 3], *PROMPTS[1:]]):
+        asked = {**arguments(row, SETTINGS[name]), "max_new_tokens": 25}
+        drafted = ours.generate([prompt], **asked, **STRATEGIES[drafts]).tolist()
+        assert drafted == ours.generate([prompt], **asked).tolist()
+
+
+@pytest.mark.parametrize("name", ["both", "guided", "guided, low", "contrastive, guided"])
+def test_kept_rows_are_those_of_transformers(llama_pair: MakePair, name: str) -> None:
+    """Scores are behind the sources and rules, logits the model's own."""
+    ours, theirs = llama_pair(1)
+    settings = {**SETTINGS, "contrastive, guided": {**SETTINGS["guided"], "penalty_alpha": 0.5, "top_k": 4}}
+    ids = torch.tensor([PROMPTS[0]])
+    asked = {**arguments(0, settings[name]), "repetition_penalty": 1.2, "attention_mask": torch.ones_like(ids)}
+    wanted = {"return_dict_in_generate": True, "output_scores": True, "output_logits": True}
+    found, expected = ours.generate(ids, **asked, **wanted), theirs.generate(ids, **asked, **wanted)
+    torch.testing.assert_close(list(found.scores), list(expected.scores), rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(list(found.logits), list(expected.logits), rtol=1e-5, atol=1e-4)
 
 
 def test_negative_prompts_come_in_any_form(llama_pair: MakePair) -> None:

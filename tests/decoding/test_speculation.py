@@ -146,7 +146,7 @@ def test_settings_come_from_the_call_then_the_assistant_then_the_model(llama_pai
 
 
 def test_the_heuristic_outlasts_a_call_unless_it_is_transient(llama_pair: MakePair) -> None:
-    ours, small = llama_pair(0)[0], llama_pair(4)[0]
+    ours, small = llama_pair(0)[0], llama_pair(5)[0]
 
     def first_round(schedule: str) -> int:
         run = loquent.generation.start(

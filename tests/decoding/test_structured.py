@@ -21,9 +21,10 @@ from tokenizers import Tokenizer, decoders, models
 
 import loquent
 from loquent.cache import Memory
-from loquent.decoding.grammar import Completion, grammar_of
+from loquent.decoding.arguments.grammar import grammar_of
+from loquent.decoding.arguments.surroundings import Surroundings
+from loquent.decoding.grammar import Completion
 from loquent.decoding.rules import Context, Grammar, Heal
-from loquent.decoding.surroundings import Surroundings
 from loquent.errors import ArgumentError, MissingExtraError
 from loquent.generation import start
 

@@ -23,6 +23,9 @@ CHAT_TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor
 SMALL = {"vocab_size": 600, "bos_token_id": 0, "eos_token_id": 0}
 GPT2 = {**SMALL, "n_positions": 1024, "n_embd": 32, "n_layer": 2, "n_head": 2}
 DOGE = {**SMALL, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+NEOX = {**SMALL, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+# As many layers as the original has, since the guide names some of them.
+LLAMA = {**DOGE, "num_hidden_layers": 32}
 NEO = {**SMALL, "hidden_size": 32, "num_layers": 2, "num_heads": 2, "attention_types": [[["global", "local"], 1]]}
 
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -33,6 +36,11 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "microsoft/DialoGPT-medium": ("gpt2", GPT2),
     "distilbert/distilgpt2": ("gpt2", GPT2),
     "openai-community/gpt2": ("gpt2", GPT2),
+    "openai-community/gpt2-medium": ("gpt2", GPT2),
+    "openai-community/gpt2-large": ("gpt2", GPT2),
+    "EleutherAI/pythia-1.4b-deduped": ("gpt_neox", NEOX),
+    "EleutherAI/pythia-160m-deduped": ("gpt_neox", {**NEOX, "num_hidden_layers": 1}),
+    "huggyllama/llama-7b": ("llama", LLAMA),
     "my_account/my_model": ("gpt2", GPT2),
 }
 
@@ -79,7 +87,7 @@ def run_example(
 def test_every_example_is_run_here() -> None:
     source = Path(__file__).read_text()
     assert all(f'"{path.name}"' in source for path in EXAMPLES.glob("*.py"))
-    assert len(list(EXAMPLES.glob("*.py"))) == 10
+    assert len(list(EXAMPLES.glob("*.py"))) == 17
 
 
 def test_doge_text_generation(run_example: Any, capsys: Any, folders: dict[str, Path]) -> None:
@@ -142,7 +150,7 @@ def test_customizing(run_example: Any) -> None:
     program = run_example("generation_customizing.py")
     prompt = program["inputs"]["input_ids"].shape[1]
     assert program["default"].shape == (1, prompt + 20)
-    assert program["searched"].shape == (1, prompt + 30)
+    assert program["searched"].shape == (1, prompt + 20)
     assert program["sampled"].shape == (3, prompt + 30)
 
 
@@ -159,6 +167,71 @@ def test_saving_a_strategy(run_example: Any, capsys: Any, stand_in_hub: Any) -> 
 def test_streaming(run_example: Any, capsys: Any) -> None:
     program = run_example("generation_streaming.py")
     assert capsys.readouterr().out == program["tok"].decode(program["_"][0]) + "\n"
+
+
+def plain(program: dict[str, Any], **options: Any) -> list[int]:
+    """The first row of what a program's model writes without its strategy."""
+    row: list[int] = program["model"].generate(**program["inputs"], **options)[0].tolist()
+    return row
+
+
+def test_contrastive_search(run_example: Any, capsys: Any) -> None:
+    program = run_example("generation_contrastive_search.py")
+    [text] = ast.literal_eval(capsys.readouterr().out)
+    assert text.startswith("Hugging Face Company is")
+    [found] = program["outputs"].tolist()
+    assert found != plain(program, max_new_tokens=100)
+    assert found == plain(program, penalty_alpha=0.6, top_k=4, max_new_tokens=100)
+
+
+def test_multinomial_sampling(run_example: Any, capsys: Any) -> None:
+    program = run_example("generation_multinomial_sampling.py")
+    first = capsys.readouterr().out
+    assert program["outputs"][0].tolist() != plain(program, max_new_tokens=100)
+    run_example("generation_multinomial_sampling.py")
+    assert capsys.readouterr().out == first
+
+
+def test_beam_search(run_example: Any, capsys: Any) -> None:
+    program = run_example("generation_beam_search.py")
+    assert ast.literal_eval(capsys.readouterr().out)[0].startswith("It is astonishing how one can")
+    options = {"num_beams": 5, "max_new_tokens": 50, "return_dict_in_generate": True, "output_scores": True}
+    found = program["model"].generate(**program["inputs"], **options)
+    assert found.sequences.tolist() == program["outputs"].tolist()
+    steps = program["model"].compute_transition_scores(found.sequences, found.scores, found.beam_indices)
+    assert found.sequences_scores.tolist() == pytest.approx((steps.sum(dim=1) / 50).tolist(), abs=1e-4)
+
+
+def test_beam_sampling(run_example: Any, capsys: Any) -> None:
+    program = run_example("generation_beam_sampling.py")
+    first = capsys.readouterr().out
+    assert first.startswith(program["prompt"])
+    run_example("generation_beam_sampling.py")
+    assert capsys.readouterr().out == first
+
+
+def test_diverse_beams(run_example: Any, capsys: Any) -> None:
+    program = run_example("generation_diverse_beams.py")
+    assert capsys.readouterr().out.startswith(program["prompt"])
+    diverse = {"num_beams": 5, "num_beam_groups": 5, "max_new_tokens": 30, "diversity_penalty": 1.0}
+    several = program["model"].generate(**program["inputs"], **diverse, num_return_sequences=5)
+    assert several[0].tolist() == program["outputs"][0].tolist()
+    assert len({tuple(row) for row in several.tolist()}) == 5
+
+
+def test_speculative_decoding(run_example: Any, capsys: Any) -> None:
+    program = run_example("generation_speculative_decoding.py")
+    greedy, sampled = map(ast.literal_eval, capsys.readouterr().out.splitlines())
+    assert program["outputs"][0].tolist() == plain(program)
+    assert greedy != sampled
+
+
+def test_dola(run_example: Any, capsys: Any) -> None:
+    program = run_example("generation_dola.py")
+    assert len(capsys.readouterr().out.splitlines()) == 3
+    outputs = [program[name].tolist() for name in ("vanilla_output", "dola_high_output", "dola_custom_output")]
+    assert outputs[0][0] == plain(program, max_new_tokens=50)
+    assert outputs[0] != outputs[1] != outputs[2]
 
 
 def test_the_programs_of_the_readme(run_example: Any, capsys: Any) -> None:

@@ -242,3 +242,68 @@ def test_the_trace_of_each_row(model: Any) -> None:
         assert trace.results[0].tokens == tuple(row[4:])
         assert (trace.strategy, trace.backend) == ("one_by_one", model.describe_backend())
         assert trace.settings["max_new_tokens"] == 4
+
+
+SPECULATION: dict[str, dict[str, Any]] = {
+    "lookup": {"prompt_lookup_num_tokens": 3, "max_new_tokens": 9, "eos_token_id": 36},
+    "lookup with rules": {"prompt_lookup_num_tokens": 2, "max_new_tokens": 9, "eos_token_id": 36, "min_length": 9},
+}
+
+
+@pytest.mark.parametrize("name", SPECULATION)
+def test_speculation_gives_what_transformers_gives(pair: tuple[Any, Any], model: Any, name: str) -> None:
+    for row in torch.tensor([[3, 4, 5, 6, 3, 4], [7, 7, 9, 7, 7, 9]]):
+        found, expected = both(pair, row[None], **SPECULATION[name])
+        assert type(found).__name__ == type(expected).__name__ == "GenerateDecoderOnlyOutput"
+        assert len(found.scores) == found.sequences.shape[1] - 6
+        compare(found, expected)
+
+
+def test_diverse_beams_give_what_transformers_gives(pair: tuple[Any, Any], model: Any) -> None:
+    """But for the beam indices, which count within groups there, so that they name rows of other groups."""
+    asked = {"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 0.7, "num_return_sequences": 4}
+    for row in ROWS:
+        found, expected = both(pair, row[None], max_new_tokens=6, **asked)
+        for name in found:
+            if name != "beam_indices":
+                alike(found[name], expected[name])
+        scores = model.compute_transition_scores(found.sequences, found.scores, found.beam_indices)
+        torch.testing.assert_close(scores.sum(1) / 6, found.sequences_scores)
+
+
+def test_constrained_beams_give_what_transformers_gives(pair: tuple[Any, Any], model: Any) -> None:
+    """But for the scores, which are those of whole beams there, so that they do not add up."""
+    for row in ROWS:
+        found, expected = both(pair, row[None], max_new_tokens=6, num_beams=4, force_words_ids=[[8], [11, 3]])
+        for name in found:
+            if name == "beam_indices":  # there they may be missing, or go on with -1
+                assert name not in expected or found[name].tolist() == expected[name][:, :6].tolist()
+            elif name != "scores":
+                alike(found[name], expected[name])
+        scores = model.compute_transition_scores(found.sequences, found.scores, found.beam_indices)
+        torch.testing.assert_close(scores.sum(1) / 6, found.sequences_scores)
+
+
+def test_beam_samples_add_up_and_have_the_shapes_of_transformers(pair: tuple[Any, Any], model: Any) -> None:
+    asked = {"num_beams": 3, "do_sample": True, "top_k": 9, "num_return_sequences": 2, "max_new_tokens": 5}
+    found = pair[0].generate(ROWS, seed=4, **EVERYTHING, **asked)
+    expected = pair[1].generate(ROWS, attention_mask=torch.ones_like(ROWS), **EVERYTHING, **asked)
+    for name in found:
+        assert _shapes(found[name]) == _shapes(expected[name])
+    scores = model.compute_transition_scores(found.sequences, found.scores, found.beam_indices)
+    torch.testing.assert_close(scores.sum(1) / 5, found.sequences_scores)
+
+
+OTHERS: dict[str, dict[str, Any]] = {
+    "contrastive": {"penalty_alpha": 0.6, "top_k": 4},
+    "DoLa": {"dola_layers": "low"},
+    "guidance": {"guidance_scale": 1.8},
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_contrasts_and_guidance_give_what_transformers_gives(pair: tuple[Any, Any], model: Any, name: str) -> None:
+    for row in ROWS:
+        found, expected = both(pair, row[None], max_new_tokens=5, **OTHERS[name])
+        for field in found:
+            alike(found[field], expected[field])

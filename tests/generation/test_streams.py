@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from loquent import RequestCancelledError
+from loquent.decoding.trace import Branched
 
 IDS = torch.tensor([[5, 6, 7]])
 PROMPTS = [[5, 6, 7], [8, 9], [12, 30]]
@@ -169,6 +170,55 @@ def test_events_of_beams_and_samples(model: Any) -> None:
         tokens, reasons = pieced(model.stream(PROMPTS, **arguments), 6)
         assert tokens == model.generate(PROMPTS, **arguments)[:, 3:].tolist()
         assert reasons == ["length"] * 6
+
+
+def test_events_tell_the_trace_of_their_rows(model: Any) -> None:
+    asked = {"do_sample": True, "seed": 4, "num_return_sequences": 2, "max_new_tokens": 4}
+    events = list(model.stream(PROMPTS, events=True, **asked))
+    assert [event.row for event in events] == [*range(6)] * 4
+    for event in events:
+        [told] = event.trace
+        assert (told.nodes[0].token,) == event.tokens
+    silent = list(model.stream(PROMPTS, **asked))
+    assert [event[:3] for event in events] == [event[:3] for event in silent]
+    assert not any(event.trace for event in silent)
+    output = model.generate(PROMPTS, output_trace=True, return_dict_in_generate=True, **asked)
+    assert [trace.events for trace in output.trace] == [
+        tuple(event.trace[0] for event in events if event.row == row) for row in range(6)
+    ]
+
+
+BEAMS: list[dict[str, Any]] = [
+    {"num_beams": 3},
+    {"num_beams": 3, "num_return_sequences": 2, "eos_token_id": [28, 14, 3], "early_stopping": True},
+    {"num_beams": 3, "do_sample": True, "seed": 2, "temperature": 0.5},
+    {"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 0.2, "num_return_sequences": 2},
+    {"num_beams": 4, "force_words_ids": [[8]]},
+]
+
+
+@pytest.mark.parametrize("asked", BEAMS)
+def test_beams_stream_what_they_agree_on(model: Any, asked: dict[str, Any]) -> None:
+    asked = {"max_new_tokens": 16, "pad_token_id": PAD, **asked}
+    copies = asked.get("num_return_sequences", 1)
+    events = list(model.stream(PROMPTS, events=True, **asked))
+    tokens, reasons = pieced(iter(events), 3 * copies)
+    result = model.generate(PROMPTS, **asked)[:, 3:].tolist()
+    assert [row + [PAD] * (len(result[0]) - len(row)) for row in tokens] == result
+    assert all(reasons)
+    assert {type(told) for event in events for told in event.trace} == {Branched}
+    steps = [told.step for event in events if event.row == 0 for told in event.trace]
+    assert steps == sorted(steps)
+    assert set(steps) == set(range(max(steps) + 1))
+    recorder = Recorder()
+    model.generate(PROMPTS, streamer=recorder, **asked)
+    assert [list(row) for row in zip(*(call[2] for call in recorder.calls[1:-1]))] == result
+
+
+def test_settled_tokens_come_before_the_end(model: Any) -> None:
+    events = list(model.stream([PROMPTS[0]], num_beams=2, max_new_tokens=30))
+    assert len(events) > 2
+    assert all(event.finished is None for event in events[:-1])
 
 
 def test_the_reason_of_a_criterion_and_of_time(model: Any) -> None:

@@ -170,3 +170,10 @@ def test_loading_says_what_is_wrong(folder: Path, tmp_path: Path, monkeypatch: p
 def test_stop_strings_are_cut(pieces: list[str], stops: list[str], kept: str) -> None:
     cutter = StopCutter(stops)
     assert "".join([*map(cutter.push, pieces), cutter.flush()]) == kept
+
+
+def test_an_engine_takes_texts(model: loquent.TextModel) -> None:
+    engine = loquent.open_engine(model)
+    [result] = engine.submit(PROMPT, **GREEDY).result()
+    assert model.tokenizer.decode(list(result.tokens), skip_special_tokens=True) == model.generate(PROMPT, **GREEDY)
+    assert engine.describe() == model.describe()

@@ -12,10 +12,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import ALL, VOCABULARY, tiny
+from torch import nn
 
 from loquent.engine.backend import Segment
 from loquent.errors import ArgumentError
 from loquent.torch.causal import CausalLM
+from loquent.torch.fingerprint import watched_numbers
 from loquent.torch.runner import TorchBackend
 
 PAGE = 4
@@ -183,6 +185,56 @@ def test_one_number_written_past_torch_is_seen(name: str) -> None:
     model.base_model.get_parameter(name).data.view(-1)[3] = 40.0
     assert backend.weights_changed()
     assert not backend.weights_changed()
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_remembering_goes_on_in_training_mode_where_nothing_drops_out(name: str) -> None:
+    model = tiny(name)
+    backend = TorchBackend(model)
+    dropouts = [module for module in model.modules() if isinstance(module, nn.Dropout)]
+    for dropout in dropouts:
+        dropout.p = 0.0
+    model.train()
+    assert not backend.weights_changed()
+    for dropout in dropouts:
+        dropout.p = 0.1
+    assert backend.weights_changed()
+    assert backend.weights_changed()  # another draw each time
+    model.eval()
+    assert backend.weights_changed()  # what was computed until now is wrong
+    assert not backend.weights_changed()
+
+
+class Doubled(nn.Linear):
+    """Computes something else with the same weights."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return super().forward(input) * 2
+
+
+def test_a_replaced_layer_is_seen_in_either_mode() -> None:
+    model = tiny("llama")
+    backend = TorchBackend(model)
+    plain = model.base_model.blocks[0].mlp.down
+    double = Doubled(plain.in_features, plain.out_features, bias=False).eval()
+    double.weight = plain.weight
+    model.base_model.blocks[0].mlp.down = double
+    assert backend.weights_changed()
+    model.train()
+    assert backend.weights_changed()
+    model.base_model.blocks[0].mlp.down = plain
+    assert backend.weights_changed()
+    assert not backend.weights_changed()
+
+
+def test_large_weights_are_watched_in_place_however_they_are_laid_out() -> None:
+    whole = torch.arange(600.0 * 400).view(600, 400)
+    for weight in (whole, whole.T, whole[:, :300], whole[::2].T, whole.view(-1)[::2], whole[:1].expand(600, 400)):
+        watched = watched_numbers(weight)
+        assert watched.untyped_storage().data_ptr() == whole.untyped_storage().data_ptr()
+        assert 2 < len(watched) <= 16
+    small = whole[:4, :3].T
+    assert torch.equal(watched_numbers(small), small)
 
 
 def test_a_model_without_memory_is_refused() -> None:

@@ -112,6 +112,7 @@ class Sequence:
         self.rewind(0)
         self._pool.give_up(self._extent)
         self.closed = True
+        self.home = None  # an engine, which nobody keeps by keeping what it read
         if self.shadow is not None:
             self.shadow.close()
         if self in self.family:

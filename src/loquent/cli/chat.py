@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +16,7 @@ from loquent.cli.loading import load_model
 from loquent.cli.options import ModelOptions, OutputOptions, WritingOptions
 from loquent.cli.session import Session
 from loquent.cli.statistics import Statistics
+from loquent.cli.strategies import StrategyOptions
 from loquent.cli.terminal import Terminal
 from loquent.errors import ArgumentError, LoquentError, TemplateError
 
@@ -42,6 +44,7 @@ HELP = """/reset      forget the conversation
 def chat(
     model: ModelOptions,
     writing: WritingOptions,
+    strategy: StrategyOptions,
     output: OutputOptions,
     message: Annotated[str | None, typer.Argument(help="The first thing to say.")] = None,
     system: Annotated[str | None, typer.Option("--system", help="What the model is told beforehand.")] = None,
@@ -61,7 +64,8 @@ def chat(
         if raw and turns_joined_by_eos:
             raise ArgumentError("--raw and --turns-joined-by-eos are two ways to write a conversation. Pass one.")
         loaded = load_model(model, terminal)
-        session = Session(loaded, writing.for_generation(loaded.tokenizer), system)
+        chosen = strategy.for_generation(loaded, lambda name: load_model(replace(model, model=name), terminal))
+        session = Session(loaded, writing.for_generation(loaded, chosen), system)
         if turns_joined_by_eos:
             from loquent.tokenization.templates import TURNS_JOINED_BY_EOS
 

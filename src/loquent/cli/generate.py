@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,7 +13,9 @@ from loquent.cli.failures import INTERRUPTED, reported
 from loquent.cli.loading import load_model
 from loquent.cli.options import ModelOptions, OutputOptions, WritingOptions
 from loquent.cli.rows import JsonEvents, JsonResults, Rows, TextRows
+from loquent.cli.showing import ShowOptions
 from loquent.cli.statistics import Statistics
+from loquent.cli.strategies import StrategyOptions
 from loquent.cli.terminal import Terminal
 from loquent.errors import ArgumentError
 
@@ -27,6 +30,10 @@ loquent generate --model openai-community/gpt2 --sample --temperature 0.8 --seed
 
 cat story.txt | loquent generate --max-new-tokens 50 --stop "The end"
 
+loquent generate --num-beams 4 --greedy --show beams --html beams.html -n 20 "Once upon a time"
+
+loquent generate --choice yes --choice no "Is the sea blue? Answer:"
+
 loquent generate --json --num-return-sequences 3 --sample "A name for a cat:" | jq .text
 
 [bold]Exit codes[/bold]: 0 done, 1 failed, 2 wrong usage, 130 interrupted (what was written has been printed)."""
@@ -35,6 +42,8 @@ loquent generate --json --num-return-sequences 3 --sample "A name for a cat:" | 
 def generate(
     model: ModelOptions,
     writing: WritingOptions,
+    strategy: StrategyOptions,
+    show: ShowOptions,
     output: OutputOptions,
     prompts: Annotated[
         list[str] | None,
@@ -53,6 +62,9 @@ def generate(
     The text goes to stdout as it is written, statistics go to stderr. With --json each result is a line with
     "prompt", "text" (what was written), "tokens", "finish_reason", "row"; with --json --stream each event is one, with
     "row", "text", "tokens" and "finished".
+
+    --show draws behind the texts how they came about; on a terminal the middle of what is long is left out, in a file
+    everything is there. --html writes the same, and what else there is to see, as a page for a browser.
     """
     terminal = Terminal(output.quiet)
     with reported(terminal, output.debug):
@@ -60,21 +72,26 @@ def generate(
             raise ArgumentError("--stream is for --json: text is always printed as it is written.")
         texts = [_from_pipe() if prompt == "-" else prompt for prompt in prompts or ["-"]]
         loaded = load_model(model, terminal)
-        options = writing.for_generation(loaded.tokenizer)
+        chosen = strategy.for_generation(loaded, lambda name: load_model(replace(model, model=name), terminal))
+        options = writing.for_generation(loaded, chosen)
+        show.check(loaded, options, output.json)
         rows: Rows
         if output.json:
             rows = JsonEvents(terminal) if stream else JsonResults(terminal, texts)
         else:
             rows = TextRows(terminal, texts if echo else [""] * len(texts))
-        _write(loaded, texts, options, rows, terminal)
+        _write(loaded, texts, options, rows, terminal, show)
 
 
-def _write(model: TextModel, texts: list[str], options: dict[str, Any], rows: Rows, terminal: Terminal) -> None:
+def _write(
+    model: TextModel, texts: list[str], options: dict[str, Any], rows: Rows, terminal: Terminal, show: ShowOptions
+) -> None:
     statistics = Statistics()
     interrupted = False
     copies = options.get("num_return_sequences", model.model.generation_config.num_return_sequences)
+    run = model.run(texts, **options, **({"output_trace": True} if show.any else {}))
     try:
-        with closing(model.events(texts, **options)) as events:
+        with closing(run.events()) as events:
             rows.begin(copies)
             for event in events:
                 statistics.count(event.tokens)
@@ -83,6 +100,8 @@ def _write(model: TextModel, texts: list[str], options: dict[str, Any], rows: Ro
         interrupted = True
     rows.end()
     terminal.notice(str(statistics))
+    if show.any:
+        show.draw(model, run.traces(), terminal)
     if interrupted:
         raise typer.Exit(INTERRUPTED)
 

@@ -118,7 +118,9 @@ class JsonEvents:
         """Nothing is printed before the first event."""
 
     def take(self, event: TextEvent) -> None:
-        self._terminal.line(asdict(event))
+        told = [{"event": type(each).__name__, **asdict(each)} for each in event.trace]
+        line = {"row": event.row, "text": event.text, "tokens": event.tokens, "finished": event.finished}
+        self._terminal.line({**line, "trace": told} if told else line)
 
     def end(self) -> None:
         """Each row's last event has said why it ended."""

@@ -101,6 +101,9 @@ _SAMPLING_ONLY: dict[str, tuple[Any, ...]] = {
     "xtc_probability": (0.0,),
     "mirostat_mode": (0,),
 }
+SHAPE_DRAWS = frozenset(_SAMPLING_ONLY)
+"""The fields that have an effect on random choices alone."""
+
 _BEAMS_ONLY: dict[str, tuple[Any, ...]] = {
     "early_stopping": (False,),
     "num_beam_groups": (1,),

@@ -8,8 +8,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
-# What one more row in a pass costs, in passes over one row, while the weights' way from memory takes most of it.
-_ROW_COST = 0.03
+# What one more row in a pass costs, in passes over one row, while the weights' way from memory takes most of it; and
+# what remains of a pass over one where computing takes most.
+_ROW_COST, _REST = 0.03, 0.3
 # What is believed at first, and how fast what was seen is forgotten, by the token.
 _STOOD, _TRIED, _KEPT = 2.8, 4.0, 0.93
 _FIRST_PAUSE = 8
@@ -76,7 +77,8 @@ class Adaptive(Pace):
         tokens(k) = (1 - a**(k + 1)) / (1 - a);  cost(k) = pass(n * (k + 1)) + k * (cost of a drafted token) * pass(n)
 
     (Leviathan et al., 2023, arXiv:2211.17192, theorem 3.8), where n requests run and a pass over r rows costs about
-    max(1, r / `free_rows`). Where none pay, one is tried after a pause, and pauses double while it falls.
+    max(1, r / `free_rows`), and a little more. Where none pay, one is tried after a pause, and pauses double while it
+    falls.
 
     Args:
         most: the most.
@@ -123,4 +125,4 @@ class Adaptive(Pace):
 
     def _pass(self, rows: int) -> float:
         """What a pass over rows costs, in passes over one."""
-        return max(1.0, rows / self._free_rows) + rows * _ROW_COST
+        return max(1.0 + rows * _ROW_COST, _REST + rows / self._free_rows)

@@ -232,6 +232,6 @@ class Engine:
                 select([asked for request in requests for asked in request.selections])
 
 
-def _clear(sequence: Sequence, pages: list[int]) -> None:
-    if isinstance(sequence.home, Reader):
-        sequence.home.clear(pages)
+def _clear(home: object, pages: list[int]) -> None:
+    if isinstance(home, Reader):
+        home.clear(pages)

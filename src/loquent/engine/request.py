@@ -84,7 +84,7 @@ class Request:
 
     task: Task
     pages: int  # the most it may hold at once: what admission sets aside for it
-    clear: Callable[[Sequence, list[int]], None]  # zeroes pages of the store that a sequence lives in
+    clear: Callable[[object, list[int]], None]  # zeroes pages of a sequence's home
     chooser: Chooser | None = None  # where the backend selects
     strategy: Strategy | None = None
     sequences: list[Sequence] = field(default_factory=list)
@@ -118,9 +118,9 @@ class Request:
         self.error = error
         try:
             for sequence in list(self.sequences):
-                left, sequence.shadow = sequence.disown(), None  # which has its turn
+                home, left, sequence.shadow = sequence.home, sequence.disown(), None  # which has its turn
                 sequence.close()  # what it shared with the next one is that one's own now
-                self.clear(sequence, left)
+                self.clear(home, left)
         finally:
             self.finish()
 

@@ -12,7 +12,7 @@ from typing import Any
 from loquent.decoding.task import Hypothesis
 from loquent.errors import RequestCancelledError
 from loquent.generation.binding import Bound, engine_of
-from loquent.generation.collecting import collected
+from loquent.generation.collecting import collected, traces
 from loquent.generation.outputs import GenerateBeamDecoderOnlyOutput, GenerateDecoderOnlyOutput
 from loquent.generation.results import padded, tensor_like
 from loquent.generation.running import Run, StreamEvent, start, tidy
@@ -26,6 +26,7 @@ __all__ = [
     "GenerateDecoderOnlyOutput",
     "GenerationEngine",
     "GenerationHandle",
+    "Run",
     "StreamEvent",
     "compute_transition_scores",
     "engine_of",
@@ -35,6 +36,7 @@ __all__ = [
     "start",
     "stream",
     "tidy",
+    "traces",
 ]
 
 

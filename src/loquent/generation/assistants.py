@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable
 from typing import Any
 
 from loquent.config import GenerationConfig
-from loquent.decoding.speculation import Assistant
+from loquent.decoding.arguments.speculation import Assistant
 from loquent.engine import Backend, Engine
 from loquent.engine.reader import Reader
 from loquent.errors import ArgumentError

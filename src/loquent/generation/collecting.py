@@ -134,6 +134,7 @@ class _Collection:
             for request, lanes in self.lanes
             for rows in lanes.steps
             for row in rows
+            if row
         )
         found = read(set(texts.values()))
         return lambda request, row: found[texts[prompts[request.row] + row.generated]]
@@ -179,6 +180,12 @@ def _spread_square(weights: NDArray[Any], kept: NDArray[np.bool_], first: int) -
     columns = np.zeros((len(weights), len(kept) - first, len(kept)), weights.dtype)
     columns[:, np.outer(kept[first:], kept)] = weights[:, before:count, :count].reshape(len(weights), -1)
     return columns
+
+
+def traces(run: Run) -> list[Trace]:
+    """What each request of a run told, and what has come of it so far."""
+    results = run.unfinished()
+    return [trace_of(run, request, results) for request in run.requests]
 
 
 def trace_of(run: Run, request: Submitted, results: Sequence[Hypothesis]) -> Trace:

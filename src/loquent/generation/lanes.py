@@ -5,12 +5,16 @@ A request has one lane, a beam search one a beam; the tensors of an output have 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from loquent.config import GenerationConfig
 from loquent.decoding.recording import RecordedRow, Recording
 from loquent.decoding.task import Hypothesis
+
+_MOST_WAYS = 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,7 +22,7 @@ class Lanes:
     """The rows that the tokens of one request were chosen from: at each step one for each of `width` lanes."""
 
     config: GenerationConfig
-    steps: list[list[RecordedRow]]
+    steps: list[list[RecordedRow | None]]  # None where there is no such beam any more
     healed: int = 0  # how many tokens the results have before the first step: the prompt's last, made again
 
     @property
@@ -26,41 +30,38 @@ class Lanes:
         """How many lanes there are."""
         return self.config.num_beams
 
-    def ways(self, tokens: Sequence[int]) -> list[list[int]]:
-        """The lanes that each of a result's tokens may have been chosen from; groups of beams may agree for long."""
-        whole, size, healed = tuple(tokens), self.width // self.config.num_beam_groups, self.healed
-        found = []
-        for first in range(0, self.width, size):
-            lanes = [
-                next(
-                    (lane for lane in range(first, first + size) if rows[lane].generated == whole[: healed + step]), -1
-                )
-                for step, rows in enumerate(self.steps[: len(whole) - healed])
-            ]
-            if -1 not in lanes:
-                found.append(lanes)
-        return found
-
     def way(self, result: Hypothesis) -> list[int]:
-        """The lane that each of a result's tokens was chosen from: the way that its score tells of."""
-        ways = self.ways(result.tokens)
-        if len(ways) == 1 or result.score is None:
-            return ways[0]
-        wanted = result.score * len(result.tokens) ** self.config.length_penalty
-        return min(ways, key=lambda way: abs(self._total(way, result.tokens) - wanted))
+        """The lane that each of a result's tokens was chosen from.
 
-    def _total(self, way: Sequence[int], tokens: Sequence[int]) -> float:
-        rows = [rows[lane].scores for rows, lane in zip(self.steps, way)]
-        return sum(float(row[token]) for row, token in zip(rows, tokens[self.healed :]) if row is not None)
+        Beams of different groups may have the same beginning. Of the ways that there are then, the score tells.
+        """
+        before = [tuple(result.tokens[:count]) for count in range(self.healed, len(result.tokens))]
+        lanes = [
+            [lane for lane, row in enumerate(rows) if row and row.generated == text]
+            for rows, text in zip(self.steps, before)
+        ]
+        first = [some[0] for some in lanes]
+        if result.score is None or not 1 < math.prod(map(len, lanes)) <= _MOST_WAYS:
+            return first
+        wanted = result.score * len(result.tokens) ** self.config.length_penalty
+        return list(min(itertools.product(*lanes), key=lambda way: abs(self._total(way, result.tokens) - wanted)))
+
+    def _total(self, way: Iterable[int], tokens: Sequence[int]) -> float:
+        rows = [rows[lane] for rows, lane in zip(self.steps, way)]
+        return sum(
+            float(row.scores[token])
+            for row, token in zip(rows, tokens[self.healed :])
+            if row is not None and row.scores is not None
+        )
 
 
 def lanes_of(recording: Recording, config: GenerationConfig, best: Hypothesis, healed: int = 0) -> Lanes:
     """The lanes of a request that was asked for by `config`, and whose best result is `best`."""
     if config.num_beams == 1:
         return Lanes(config, [[row] for row in recording.path(best.tokens)[healed:]], healed)
-    width = config.num_beams
-    first, *others = recording.lanes() or [[]]
-    # What all beams, or all of a group, begin with has been read once. For those missing later, rules left no token.
-    begun = [first[lane * len(first) // width] for lane in range(width)] if first else []
-    steps = [begun, *((rows + rows[:1] * width)[:width] for rows in others)] if first else []
+    width, steps = config.num_beams, []
+    for step, rows in enumerate(recording.lanes()):
+        if not step:  # what all beams, or all of a group, begin with has been read once
+            rows = [rows[lane * len(rows) // width] for lane in range(width)]
+        steps.append([*rows, *[None] * width][:width])
     return Lanes(config, steps[healed:], healed)

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loquent.config import GenerationConfig
+from loquent.decoding.arguments.surroundings import as_tuple
 from loquent.decoding.arrays import to_numpy
-from loquent.decoding.surroundings import as_tuple
 from loquent.errors import ArgumentError
 
 # What preprocessors return beside ids and mask, and causal models have no use for.

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 from loquent.config import GenerationConfig
 from loquent.decoding.arguments import resolve
+from loquent.decoding.arguments.surroundings import DEFAULT_NEW_TOKENS, Surroundings
 from loquent.decoding.recording import Recorded
-from loquent.decoding.surroundings import DEFAULT_NEW_TOKENS, Surroundings
 from loquent.decoding.task import Decoding, Hypothesis
 from loquent.decoding.trace import Event
 from loquent.engine import Engine, Handle

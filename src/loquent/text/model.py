@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from typing import Any, overload
 
 from loquent.decoding.grammar import specification
 from loquent.errors import ArgumentError
-from loquent.generation import Bound, StreamEvent, engine_of, start
+from loquent.generation import Bound, engine_of, start
 from loquent.text.continuation import Continuation
+from loquent.text.run import TextEvent, TextRun
 from loquent.text.score import Score, score
 from loquent.tokenization import PreTrainedTokenizer
 
@@ -23,22 +23,12 @@ Conversation = str | Sequence[Message]
 DEFAULT_NEW_TOKENS = 256
 
 
-@dataclass(frozen=True)
-class TextEvent:
-    """News of one row of a running generation: a final piece of its text, and why it ended if it has."""
-
-    row: int  # the prompt's number * num_return_sequences + which of its texts
-    text: str  # may be empty: a character or a stop string that is not complete yet
-    tokens: int  # how many tokens this event brought
-    finished: str | None = None  # "eos", "length", "stop_string", "time", "criteria"
-
-
 class TextModel:
     """A model that takes and gives text.
 
-    The options of its methods are the fields of GenerationConfig and `seed`; what neither they nor the model's own
-    generation config set has its default, but for the length: 256 new tokens, or as many as the model has positions
-    left.
+    The options of its methods are those of `model.generate`: the fields of GenerationConfig, `seed`, `assistant_model`,
+    `negative_prompt_ids` and so on; the tokenizer is its own. What neither they nor the model's own generation config
+    set has its default, but for the length: 256 new tokens, or as many as the model has positions left.
     """
 
     def __init__(self, model: Bound, tokenizer: PreTrainedTokenizer, obstacle: str | None = None) -> None:
@@ -67,7 +57,7 @@ class TextModel:
         Args:
             prompt: a text or a list of texts.
             return_full_text: give the prompts back in front of what was written.
-            options: fields of GenerationConfig, and `seed`.
+            options: fields of GenerationConfig, `seed`, and what else `model.generate` takes.
 
         Returns:
             The new text; a list of texts where `num_return_sequences` asks for several; a list of either for a list
@@ -105,6 +95,13 @@ class TextModel:
 
         Arguments are checked before this returns; errors as in `generate`.
         """
+        return self.run(prompts, **options).events()
+
+    def run(self, prompts: Sequence[str], **options: Any) -> TextRun:
+        """Begin what `generate` does: the run has the events, and, with `output_trace`, what the strategies told.
+
+        Arguments are checked before this returns; errors as in `generate`.
+        """
         return self._continue([self._ids(prompt) for prompt in prompts], options, strip=False)
 
     def chat(self, messages: Conversation, *, chat_template: str | None = None, **options: Any) -> str:
@@ -114,7 +111,7 @@ class TextModel:
             messages: the user's message, or messages such as `{"role": "user", "content": "Hello"}`; where the last
                 is the assistant's, its text goes on.
             chat_template: how a conversation is written, instead of the model's own template.
-            options: fields of GenerationConfig, and `seed`.
+            options: fields of GenerationConfig, `seed`, and what else `model.generate` takes.
 
         Raises:
             TemplateError: the model has no chat template, or it fails.
@@ -133,7 +130,7 @@ class TextModel:
     ) -> Generator[TextEvent, None, None]:
         """What `stream_chat` is made of, with token counts and the reason of the end."""
         ids = self.chat_ids(messages, chat_template=chat_template)
-        return self._continue([ids], options, strip=True)
+        return self._continue([ids], options, strip=True).events()
 
     def chat_ids(self, messages: Conversation, *, chat_template: str | None = None) -> list[int]:
         """The ids of a conversation up to where the answer begins."""
@@ -169,12 +166,9 @@ class TextModel:
             raise ArgumentError(f"prompt={prompt!r} has no tokens, and the model no BOS token. Pass some text.")
         return [self.tokenizer.bos_token_id]
 
-    def _continue(
-        self, prompts: list[list[int]], options: Mapping[str, Any], strip: bool
-    ) -> Generator[TextEvent, None, None]:
+    def _continue(self, prompts: list[list[int]], options: Mapping[str, Any], strip: bool) -> TextRun:
         options = {"tokenizer": self.tokenizer, "default_new_tokens": DEFAULT_NEW_TOKENS, **options}
         run = start(self.model, prompts, **options)
-        events = run.stream()
         stops = [[found] if isinstance(found, str) else found or [] for found in (c.stop_strings for c in run.configs)]
         rows = [
             Continuation(
@@ -187,7 +181,7 @@ class TextModel:
             )
             for row in run.owners
         ]
-        return _as_text(events, rows)
+        return TextRun(run, rows)
 
     @staticmethod
     def _pieces(events: Generator[TextEvent, None, None]) -> Generator[str, None, None]:
@@ -202,14 +196,3 @@ class TextModel:
                         yield event.text
 
         return pieces()  # type: ignore[return-value]
-
-
-def _as_text(
-    events: Generator[StreamEvent, None, None], rows: Sequence[Continuation]
-) -> Generator[TextEvent, None, None]:
-    with closing(events):
-        for event in events:
-            text = rows[event.row].push(event.tokens)
-            if event.finished:
-                text += rows[event.row].flush()
-            yield TextEvent(event.row, text, len(event.tokens), event.finished)

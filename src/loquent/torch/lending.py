@@ -1,12 +1,12 @@
 """What the native backend needs of a torch model: whether it may read the weights in place, and where they are.
 
 A plan computes what the composition says. Whatever makes a model compute something else (hooks, replaced or patched
-layers, active dropout, autocast) is seen here, and such a model runs in torch.
+layers, active dropout, autocast) is seen, here or by `torch.fingerprint`, and such a model runs in torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Hashable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,90 +16,35 @@ from torch import Tensor, nn
 
 from loquent.engine.lending import Lent, Survey
 from loquent.parts import Decoder
-from loquent.torch.attention import DynamicMask, SelfAttention
-from loquent.torch.decoder import Block, DecoderStack
-from loquent.torch.experts import CrossDomainExperts
-from loquent.torch.layers import MLP, GatedMLP, RMSNorm
+from loquent.torch.fingerprint import deviation, watched_numbers
 from loquent.weights import decoder_weights, head_weights
 
 if TYPE_CHECKING:
     from loquent.torch.causal import CausalLM
 
 _KINDS = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
-_SMALL = 1 << 16
-"""Up to so many numbers, all of a weight are compared, beside how often it was changed."""
-
-_SAMPLES = 16
-"""How many numbers of a larger one are."""
-
-_LAYERS: dict[type[nn.Module], Callable[..., Any]] = {
-    layer: layer.forward
-    for layer in (
-        *(nn.Linear, nn.Embedding, nn.LayerNorm, nn.Dropout, nn.PReLU, nn.ModuleList),
-        *(RMSNorm, SelfAttention, DynamicMask, MLP, GatedMLP, CrossDomainExperts, Block),
-    )
-}
-"""The layers that plans know, each with the method that makes it what it is."""
-
-_READING = {name: vars(DecoderStack)[name] for name in ("read", "_embed", "_run_block")}
 
 
 def survey(model: CausalLM) -> Survey:
     """Whether a plan may run the model over its own memory, as it is now; it costs a look at each module and weight."""
-    obstacle = _around(model)
+    modules = list(model.modules())
+    obstacle = _around(model) or deviation(model, modules)
     if obstacle:
         return Survey(obstacle)
     places: list[Hashable] = [bool(model.pack_weights)]
-    dropout = 0.0
-    for module in model.modules():
-        if _is_altered(module, model):
-            return Survey(_alteration(module, model))
-        dropout = max(dropout, _active_dropout(module))
+    for module in modules:
         for weight in module._parameters.values():
             if weight is not None:
                 obstacle = obstacle or _unreadable(weight)
                 places.append((id(weight), weight.data_ptr(), weight.shape, weight.stride(), weight.dtype))
-    if dropout:
-        return Survey(f"it is training with dropout {dropout:g}")
     return Survey(obstacle or _unlike_config(model), tuple(places))
 
 
 def _around(model: CausalLM) -> str | None:
-    """What speaks against a plan outside of the model's layers."""
+    """What speaks against a plan wherever the model computes what its composition says."""
     if model.device.type != "cpu":
         return f"its weights are on {model.device}"
-    everywhere = nn.modules.module
-    if everywhere._global_forward_hooks or everywhere._global_forward_pre_hooks:
-        return "there are hooks on all modules"
-    if torch.is_autocast_enabled("cpu"):
-        return "autocast is on"
-    base = model.base_model
-    if any(name in vars(base) or getattr(type(base), name) is not method for name, method in _READING.items()):
-        return "its base model reads in its own way"
-    return None
-
-
-def _active_dropout(module: nn.Module) -> float:
-    if not module.training:
-        return 0.0
-    if isinstance(module, SelfAttention):  # whatever mode its dropout is in
-        return module.dropout.p
-    return module.p if isinstance(module, nn.Dropout) else 0.0
-
-
-def _is_altered(module: nn.Module, model: CausalLM) -> bool:
-    if module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module):
-        return True
-    if module is model or module is model.base_model:
-        return False
-    return _LAYERS.get(type(module)) is not type(module).forward
-
-
-def _alteration(altered: nn.Module, model: CausalLM) -> str:
-    name = next(name for name, module in model.named_modules() if module is altered) or "the model"
-    if altered._forward_hooks or altered._forward_pre_hooks:
-        return f"there are hooks on {name}"
-    return f"{name} is replaced or patched"
+    return "autocast is on" if torch.is_autocast_enabled("cpu") else None
 
 
 def _unreadable(weight: Tensor) -> str | None:
@@ -149,7 +94,7 @@ class ModelLoan:
         if model.decoder.head.tied:
             del self._parameters["head.weight"]
         self._weights = {name: _lent(weight) for name, weight in self._parameters.items()}
-        self._samples = [_sample(lent.numbers) for lent in self._weights.values()]
+        self._samples = [_as_array(watched_numbers(weight)) for weight in self._parameters.values()]
         self._state = self._look()
 
     @property
@@ -163,11 +108,7 @@ class ModelLoan:
         return self._weights
 
     def changed(self) -> frozenset[str]:
-        """Which weights hold other numbers than when this was last asked.
-
-        A parameter's version counts what torch's own operations change, but not what is written through `.data`; its
-        numbers are compared for that, some of them in a large one.
-        """
+        """Which weights hold other numbers than when this was last asked, as far as `watched_numbers` can tell."""
         (versions, numbers), (old_versions, old_numbers) = self._look(), self._state
         if versions == old_versions and numbers == old_numbers:
             return frozenset()
@@ -190,18 +131,9 @@ class ModelLoan:
 
 
 def _lent(weight: nn.Parameter) -> Lent:
-    tensor = weight.detach()
+    return Lent(_KINDS[weight.dtype], _as_array(weight.detach()))
+
+
+def _as_array(numbers: Tensor) -> NDArray[Any]:
     # numpy has no bfloat16.
-    bits = tensor.view(torch.int16).numpy().view(np.uint16) if tensor.dtype is torch.bfloat16 else tensor.numpy()
-    return Lent(_KINDS[weight.dtype], bits)
-
-
-def _sample(numbers: NDArray[Any]) -> NDArray[Any]:
-    """A view of a weight, of a large one of a few numbers all over it."""
-    if numbers.size <= _SMALL:
-        return numbers
-    if numbers.ndim == 1 or not numbers.flags.c_contiguous:
-        line = numbers if numbers.ndim == 1 else numbers[:, numbers.shape[1] // 2]
-    else:
-        line = numbers.reshape(-1)
-    return line[:: max(1, len(line) // _SAMPLES)][:_SAMPLES]
+    return numbers.view(torch.int16).numpy().view(np.uint16) if numbers.dtype is torch.bfloat16 else numbers.numpy()

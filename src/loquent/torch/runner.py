@@ -17,7 +17,7 @@ from loquent.parts import Decoder
 from loquent.rotary import table_key
 from loquent.torch.batch import make_batch
 from loquent.torch.causal import CausalLM
-from loquent.torch.fingerprint import fingerprint, is_plain
+from loquent.torch.fingerprint import deviation, fingerprint
 from loquent.torch.groups import Row
 from loquent.torch.layers import Linears, call_layer
 from loquent.torch.packed import PackedLinears, can_pack
@@ -53,7 +53,7 @@ class TorchBackend:
         self.model, self.obstacle, self._depth = model, obstacle, depth
         self._packed = _PACKED.setdefault(model, PackedLinears())
         self._packed.forget_moved()
-        self._fingerprint, self._was_plain = fingerprint(model), is_plain(model)
+        self._fingerprint, self._was_plain = fingerprint(model), _is_plain(model)
 
     @property
     def decoder(self) -> Decoder:
@@ -109,7 +109,7 @@ class TorchBackend:
     def weights_changed(self) -> bool:
         """Whether the model computes something else than when this was last asked; packed copies are then forgotten."""
         weights, was_plain = self._fingerprint, self._was_plain
-        self._fingerprint, self._was_plain = fingerprint(self.model), is_plain(self.model)
+        self._fingerprint, self._was_plain = fingerprint(self.model), _is_plain(self.model)
         if self._fingerprint != weights:
             self._packed.clear()
             return True
@@ -180,6 +180,11 @@ class TorchBackend:
         on_cpu = model.device.type == "cpu" and can_pack(dtype)
         plain = model.pack_weights is False or model.training or not on_cpu
         return call_layer if plain else self._packed
+
+
+def _is_plain(model: CausalLM) -> bool:
+    """Whether its outputs follow from its weights and its inputs."""
+    return deviation(model, model.modules()) is None
 
 
 def _check(segments: Sequence[Segment]) -> None:

@@ -119,7 +119,7 @@ class UniversalDraft(Draft):
 
     def _translated(self, written: list[int], text: list[int], count: int) -> list[Proposal]:
         """What the other model has written, as tokens that continue the request's text."""
-        ended = bool(written) and written[-1] in self._other.ends
+        ended = bool(written) and written[-1] in self._other.ends and not self._other.text(written[-1:])
         said = self._other.said_by(self._tokens + written, len(written))
         while said is None and written:  # without the half character
             written = written[:-1]

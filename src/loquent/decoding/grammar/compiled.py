@@ -100,6 +100,7 @@ class CompiledGrammar:
         self.has_end = has_end  # whether a token of the model says that the text is complete
         self._banned: OrderedDict[bytes, NDArray[np.int64]] = OrderedDict()
         self.start = State(self, matcher)
+        self.anywhere = State(self, None)  # outside of the grammar, where any token may come
         if not self.start.allowed.any():
             raise ArgumentError(f"{argument} allows only the empty text. Pass a grammar with something to write.")
 

@@ -3,7 +3,8 @@ arXiv:2307.09702).
 
     score[token] = score[token] if some text of the grammar begins with output + token, else -inf
 
-An end token remains exactly where the output is such a text. The output is what comes behind the prompt.
+An end token remains exactly where the output is such a text. The output is what comes behind the prompt, and behind the
+token that token healing makes again.
 """
 
 from __future__ import annotations
@@ -47,6 +48,8 @@ class Grammar(Rule):
     def state(self, context: Context) -> State:
         """Where in the grammar the context is, and from now on remembered with its sequence."""
         length = len(context.tokens)
+        if length < context.prompt:
+            return self.grammar.anywhere
         at, state = context.memory.latest(Grammar, length) or (context.prompt, self.grammar.start)
         if at < length:
             state = state.after(context.tokens[at:length].tolist())

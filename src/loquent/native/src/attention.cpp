@@ -34,7 +34,8 @@ void RotaryTable::reach(int64_t positions) {
 namespace {
 
 constexpr int64_t kWriteRows = 8;        // tokens that one share writes
-constexpr int64_t kShareWork = 1 << 15;  // multiplications that are worth a share of their own
+constexpr int64_t kShareWork = 1 << 16;  // multiplications that are worth a share of their own
+constexpr int64_t kSharesOfThread = 16;  // at least, where there are so many units
 
 /// 64-byte aligned memory of a thread, kept from call to call.
 class Scratch {
@@ -87,7 +88,8 @@ private:
     void split(const Unit& unit);
     void choose_keys(const Segment& segment, int64_t kv_head, Kept* kept) const;
     WriteTask write_task(const Rows& rows, float* qkv, int64_t qkv_stride) const;
-    void run_unit(const Unit& unit, const float* qkv, int64_t qkv_stride, float* read, int64_t read_stride) const;
+    void run_unit(const Unit& unit, const Unit* next, const float* qkv, int64_t qkv_stride, float* read,
+                  int64_t read_stride) const;
     void join(float* read, int64_t read_stride) const;
 
     Pool& pool_;
@@ -218,7 +220,8 @@ void Step::split(const Unit& unit) {
     }
 }
 
-void Step::run_unit(const Unit& unit, const float* qkv, int64_t qkv_stride, float* read, int64_t read_stride) const {
+void Step::run_unit(const Unit& unit, const Unit* next, const float* qkv, int64_t qkv_stride, float* read,
+                    int64_t read_stride) const {
     const Segment& segment = *unit.segment;
     ReadTask task{};
     task.part = &part_, task.view = view_, task.kind = store_.kind();
@@ -227,6 +230,11 @@ void Step::run_unit(const Unit& unit, const float* qkv, int64_t qkv_stride, floa
     task.first_chunk = unit.first_chunk, task.last_chunk = unit.last_chunk;
     task.qkv = qkv + segment.first * qkv_stride, task.qkv_stride = qkv_stride;
     task.read = read + segment.first * read_stride, task.read_stride = read_stride;
+    if (next) {
+        const int64_t position = next->segment->start + next->first / group_;
+        task.next_pages = next->segment->pages, task.next_kv_head = next->kv_head;
+        task.next_low = std::max(low(position), next->first_chunk * kChunk), task.next_high = position + 1;
+    }
     if (!kept_.empty()) task.kept = kept_.data() + unit.kv_head * batch_.rows + segment.first;
     if (unit.partial >= 0) {
         task.partials = partials_ + unit.partial * partial_floats(part_.head_dim);
@@ -254,17 +262,21 @@ void Step::read(const float* qkv, int64_t qkv_stride, float* read, int64_t read_
         const int64_t results = divided_.back().partial + divided_.back().count * divided_.back().chunks;
         partials_ = partial_scratch.reserve(results * partial_floats(part_.head_dim));
     }
-    // Units that are too small to be worth a share are run several to one.
+    // Small units are run several to a share: a thread fetches what the unit after this one reads, and should be the
+    // one that runs it.
+    int64_t total = 0;
+    for (const Unit& unit : units_) total += work(unit);
+    const int64_t enough = std::max(kShareWork, total / (kSharesOfThread * pool_.threads()));
     std::vector<int64_t> begins;
-    int64_t waiting = kShareWork;
+    int64_t waiting = enough;
     for (size_t i = 0; i < units_.size(); ++i) {
-        if (waiting >= kShareWork) begins.push_back(static_cast<int64_t>(i)), waiting = 0;
+        if (waiting >= enough) begins.push_back(static_cast<int64_t>(i)), waiting = 0;
         waiting += work(units_[i]);
     }
     begins.push_back(static_cast<int64_t>(units_.size()));
     pool_.run(static_cast<int64_t>(begins.size()) - 1, [&](int64_t share) {
         for (int64_t i = begins[share]; i < begins[share + 1]; ++i)
-            run_unit(units_[i], qkv, qkv_stride, read, read_stride);
+            run_unit(units_[i], i + 1 < begins.back() ? &units_[i + 1] : nullptr, qkv, qkv_stride, read, read_stride);
     });
     join(read, read_stride);
 }

@@ -88,8 +88,8 @@ const Kernels& choose_table() {
         if (table->name == std::string(asked)) return *table;
         names += (names.empty() ? "" : ", ") + std::string(table->name);
     }
-    throw std::invalid_argument("LOQUENT_ISA=" + std::string(asked) + " names no instruction set that this machine runs. "
-                                "It runs: " + names);
+    throw std::invalid_argument("LOQUENT_ISA=" + std::string(asked) +
+                                " names no instruction set that this machine runs. It runs: " + names);
 }
 
 }  // namespace

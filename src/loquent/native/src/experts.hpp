@@ -11,7 +11,7 @@ namespace loquent {
 
 /// `loquent.parts.CrossDomainExperts` with routing "per_token", without its router's product and its shared MLP.
 struct ExpertsPart {
-    int64_t experts = 0;       // keys * keys or more: expert i * keys + j has key i of the first axis and key j of the second
+    int64_t experts = 0;       // keys * keys or more: i * keys + j has key i of the first axis and j of the second
     int64_t keys = 0;
     int64_t chosen = 0;        // experts of a row, 1 to `experts`
     bool normalized = false;   // divide the weights by their sum

@@ -16,7 +16,8 @@ struct Kernels {
     // kernels/elementwise.cpp
     void (*normalize)(const NormPart& part, const float* x, int64_t width, float* out);
     void (*activate)(Activation function, float slope, const float* x, int64_t count, float* out);
-    void (*activate_gated)(Activation function, float slope, const float* gate, const float* up, int64_t count, float* out);
+    void (*activate_gated)(Activation function, float slope, const float* gate, const float* up, int64_t count,
+                           float* out);
     // kernels/prepare.cpp, kernels/product.cpp
     void (*prepare_row)(const float* x, Prepared& prepared, int64_t row);
     void (*multiply_share)(const ProductShare& share);

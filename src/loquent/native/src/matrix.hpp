@@ -1,4 +1,5 @@
-// Weight matrices in the layouts that the products read: packed or row by row, in five precisions; no arithmetic on rows.
+// Weight matrices in the layouts that the products read: packed or row by row, in five precisions; no arithmetic on
+// rows.
 //
 // A matrix has `rows` outputs and `columns` inputs. Packed, its rows are cut into panels of 32. Within a panel the
 // inputs run outermost, so that a product reads its weights in one stream:

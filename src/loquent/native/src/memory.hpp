@@ -12,9 +12,9 @@ std::shared_ptr<uint8_t> allocate(int64_t bytes);
 /// The size of the last cache that a core reads through; a usual one where the system does not tell.
 int64_t last_cache_bytes();
 
-/// The same as `allocate` for what stays as long as a model: pieces share large mappings, so that small matrices lie in huge pages too
-/// (half the time of a product of 16 rows with a matrix of 1.8 MB went into address translation without). A mapping is
-/// given back with its last piece.
+/// The same as `allocate` for what stays as long as a model: pieces share large mappings, so that small matrices lie in
+/// huge pages too (half the time of a product of 16 rows with a matrix of 1.8 MB went into address translation
+/// without). A mapping is given back with its last piece.
 std::shared_ptr<uint8_t> allocate_lasting(int64_t bytes);
 
 template <class T>

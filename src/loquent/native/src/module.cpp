@@ -81,7 +81,8 @@ NB_MODULE(_core, module) {
                "Use so many threads from now on; 0: as many as the process may keep busy.");
     module.def("usable_threads", &usable_threads,
                "How many threads the process may keep busy: its affinity and its container's quota.");
-    module.def("choose", &choose_row, nb::arg("row"), nb::arg("choice"), "A row's token or best few; see selection.hpp.");
+    module.def("choose", &choose_row, nb::arg("row"), nb::arg("choice"),
+               "A row's token or best few; see selection.hpp.");
     bind_matrix(module);
     bind_plan(module);
 }

@@ -28,8 +28,9 @@ Vector to_vector(const std::optional<Floats>& array);   // null for None
 /// A Python sequence of ints as numbers.
 std::vector<int64_t> to_numbers(nb::handle sequence);
 
-/// Lets other Python threads run while it lives. Where the interpreter ends meanwhile, as it does under a daemon thread,
-/// the thread waits here for the process to end: Python would unwind its stack, through frames that cannot be unwound.
+/// Lets other Python threads run while it lives. Where the interpreter ends meanwhile, as it does under a daemon
+/// thread, the thread waits here for the process to end: Python would unwind its stack, through frames that cannot be
+/// unwound.
 class WithoutGil {
 public:
     WithoutGil() : state_(PyEval_SaveThread()) {}

@@ -37,7 +37,8 @@ Kind kind_of_source(const AnyRows& source, const std::string& name) {
 
 void fill(Matrix& matrix, int64_t first_row, AnyRows source, const std::string& name) {
     const Kind kind = kind_of_source(source, name);
-    if (!matrix.packed || !matrix.owner) throw std::invalid_argument("only a matrix that was made empty can be filled.");
+    if (!matrix.packed || !matrix.owner)
+        throw std::invalid_argument("only a matrix that was made empty can be filled.");
     const int64_t rows = (int64_t)source.shape(0);
     if (first_row < 0 || first_row + rows > matrix.rows || (int64_t)source.shape(1) != matrix.columns)
         throw std::invalid_argument("the rows do not fit into the matrix.");

@@ -45,7 +45,9 @@ const float* apply(const Prologue& prologue, const float* x, int64_t columns) {
     return activated;
 }
 
-std::string shape_of(const Matrix& matrix) { return std::to_string(matrix.rows) + "x" + std::to_string(matrix.columns); }
+std::string shape_of(const Matrix& matrix) {
+    return std::to_string(matrix.rows) + "x" + std::to_string(matrix.columns);
+}
 
 class Embed : public Operation {
 public:

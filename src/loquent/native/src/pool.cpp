@@ -20,8 +20,8 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// A step's loops follow each other within microseconds, and steps of large batches within 300; beyond this nothing is lost
-// by sleeping.
+// A step's loops follow each other within microseconds, and steps of large batches within 300; beyond this nothing is
+// lost by sleeping.
 constexpr auto kSpin = std::chrono::microseconds(500);
 constexpr auto kWaitBeforeYield = std::chrono::microseconds(50);
 constexpr uint64_t kShareBits = 32;

@@ -141,7 +141,8 @@ void multiply(Pool& pool, const Prepared& input, const Matrix& matrix, const Epi
         while (share >= 0) {
             const int64_t next = runs.take(run);
             const int64_t row = share / cut.panel_blocks * cut.rows, panel = share % cut.panel_blocks * cut.panels;
-            const uint8_t* ahead = next >= 0 && size ? matrix.data + next % cut.panel_blocks * cut.panels * size : nullptr;
+            const uint8_t* ahead =
+                next >= 0 && size ? matrix.data + next % cut.panel_blocks * cut.panels * size : nullptr;
             multiply_share(ProductShare{input, matrix, epilogue, panel, std::min(cut.panels, matrix.panels() - panel),
                                         row, std::min(cut.rows, input.rows - row), weights, ahead, scratch});
             share = next;

@@ -42,8 +42,6 @@ struct ScoreKernels {
     int64_t (*draw)(const float* values, int64_t count, float highest, double uniform, double* sums);
     /// Replace scores by log-probabilities.
     void (*log_softmax)(float* row, int64_t count);
-    /// The logarithm of the sum of e^score.
-    double (*log_total)(const float* row, int64_t count);
 };
 
 }  // namespace loquent

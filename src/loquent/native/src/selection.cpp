@@ -228,15 +228,4 @@ Chosen choose(const Choice& choice, float* row, int64_t vocabulary) {
     return Row(choice, row, vocabulary, scratch).choose();
 }
 
-void score_tokens(const float* rows, int64_t stride, int64_t count, int64_t vocabulary, const int64_t* targets,
-                  double* out) {
-    check_tokens(targets, count, vocabulary);
-    for (int64_t i = 0; i < count; ++i) {
-        const float* row = rows + i * stride;
-        out[i] = row[targets[i]] - kernels().scores.log_total(row, vocabulary);
-    }
-}
-
-void log_softmax(float* row, int64_t vocabulary) { kernels().scores.log_softmax(row, vocabulary); }
-
 }  // namespace loquent

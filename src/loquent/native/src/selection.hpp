@@ -42,12 +42,4 @@ void check_choice(const Choice& choice, int64_t vocabulary);
 /// `row` (vocabulary,) may be changed.
 Chosen choose(const Choice& choice, float* row, int64_t vocabulary);
 
-/// out[i] = the log-probability of targets[i] in row i of `rows` (count, vocabulary), whose stride is in floats.
-/// Throws std::out_of_range where a target is none of the vocabulary's.
-void score_tokens(const float* rows, int64_t stride, int64_t count, int64_t vocabulary, const int64_t* targets,
-                  double* out);
-
-/// Replace a row's scores by log-probabilities.
-void log_softmax(float* row, int64_t vocabulary);
-
 }  // namespace loquent

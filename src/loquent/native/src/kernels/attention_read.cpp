@@ -81,7 +81,12 @@ private:
         for (; base < high; base += kBlock) {
             const int64_t after = base + kBlock;
             block = next;
-            if (after < high && !gathers()) next = find(after, after, smaller(high, after + kBlock));
+            if (!gathers()) {
+                if (after < high)
+                    next = find(after, after, smaller(high, after + kBlock));
+                else if (chunk + 1 == task_.last_chunk && task_.next_pages)
+                    next = find_after_these();
+            }
             visit_block(block, base, next);
             if (after < high && gathers()) next = find(after, after, smaller(high, after + kBlock));
         }
@@ -124,27 +129,37 @@ private:
 
     /// The block at position `base`, of which somebody sees [low, high).
     Block<Element> find(int64_t base, int64_t low, int64_t high) {
-        if (gathers()) return gather(base, low, high);
+        return gathers() ? gather(base, low, high) : find(task_.pages, task_.kv_head, base, low, high);
+    }
+
+    /// The first block that is read after these rows.
+    Block<Element> find_after_these() const {
+        const int64_t base = task_.next_low / kBlock * kBlock;
+        return find(task_.next_pages, task_.next_kv_head, base, task_.next_low,
+                    smaller(task_.next_high, base + kBlock));
+    }
+
+    Block<Element> find(const int64_t* pages, int64_t kv_head, int64_t base, int64_t low, int64_t high) const {
         Block<Element> block{};
         block.key_stride = task_.slots, block.value_stride = width_;
         for (int g = 0; g < kGroups; ++g) {
             const int64_t first = low / kSlots * kSlots, last = (high - 1) / kSlots * kSlots;
             const int64_t position = larger(first, smaller(last, base + g * kSlots));
             const bool usual = task_.page_size == kSlots;
-            const int64_t page = task_.pages[usual ? position / kSlots : position / task_.page_size];
+            const int64_t page = pages[usual ? position / kSlots : position / task_.page_size];
             const int64_t slot = usual ? 0 : position % task_.page_size;
-            block.keys[g] = (const Element*)plane(task_.view.keys, page) + slot;
-            block.values[g] = (const Element*)plane(task_.view.values, page) + slot * width_;
-            block.key_scales[g] = (const float*)plane(task_.view.key_scales, page) + slot;
-            block.value_scales[g] = (const float*)plane(task_.view.value_scales, page) + slot;
-            block.mask[g] = (const float*)plane(task_.view.mask, page) + slot;
+            block.keys[g] = (const Element*)plane(task_.view.keys, kv_head, page) + slot;
+            block.values[g] = (const Element*)plane(task_.view.values, kv_head, page) + slot * width_;
+            block.key_scales[g] = (const float*)plane(task_.view.key_scales, kv_head, page) + slot;
+            block.value_scales[g] = (const float*)plane(task_.view.value_scales, kv_head, page) + slot;
+            block.mask[g] = (const float*)plane(task_.view.mask, kv_head, page) + slot;
         }
         return block;
     }
 
-    const uint8_t* plane(const LayerView::Plane& which, int64_t page) const {
+    const uint8_t* plane(const LayerView::Plane& which, int64_t kv_head, int64_t page) const {
         const int64_t inside = page & ((int64_t{1} << task_.view.shift) - 1);
-        return task_.view.chunks[page >> task_.view.shift] + which.offset + task_.kv_head * which.head_bytes +
+        return task_.view.chunks[page >> task_.view.shift] + which.offset + kv_head * which.head_bytes +
                inside * which.page_bytes;
     }
 
@@ -153,16 +168,18 @@ private:
         float* scales = gathered_;
         Element* keys = (Element*)(gathered_ + 3 * kBlock);
         Element* values = keys + dims_ * kBlock;
+        const LayerView& view = task_.view;
         for (int64_t position = low; position < high; ++position) {
             const int64_t page = task_.pages[position / task_.page_size], slot = position % task_.page_size;
             const int64_t to = position - base;
-            const Element* key = (const Element*)plane(task_.view.keys, page) + slot;
+            const auto at = [&](const LayerView::Plane& which) { return plane(which, task_.kv_head, page); };
+            const Element* key = (const Element*)at(view.keys) + slot;
             for (int64_t d = 0; d < dims_; ++d) keys[d * kBlock + to] = key[d * task_.slots];
-            std::memcpy(values + to * width_, (const Element*)plane(task_.view.values, page) + slot * width_,
-                        width_ * sizeof(Element));
-            const LayerView::Plane* planes[3] = {&task_.view.key_scales, &task_.view.value_scales, &task_.view.mask};
+            const Element* value = (const Element*)at(view.values) + slot * width_;
+            std::memcpy(values + to * width_, value, width_ * sizeof(Element));
+            const LayerView::Plane* planes[3] = {&view.key_scales, &view.value_scales, &view.mask};
             for (int i = 0; i < 3; ++i)
-                if (planes[i]->page_bytes) scales[i * kBlock + to] = ((const float*)plane(*planes[i], page))[slot];
+                if (planes[i]->page_bytes) scales[i * kBlock + to] = ((const float*)at(*planes[i]))[slot];
         }
         Block<Element> block{};
         block.key_stride = kBlock, block.value_stride = width_;

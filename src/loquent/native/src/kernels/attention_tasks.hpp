@@ -47,6 +47,10 @@ struct ReadTask {
     int64_t kv_head;
     int64_t first, count;                // rows, `count` <= kShareRows
     int64_t first_chunk, last_chunk;     // the last is not included
+    // What is read after these rows, and is fetched meanwhile: positions [next_low, next_high) of `next_pages` (null:
+    // nothing).
+    const int64_t* next_pages;
+    int64_t next_kv_head, next_low, next_high;
     const float* qkv;                    // of the segment's first token
     int64_t qkv_stride;
     const Kept* kept;                    // one per token, or null where all keys are seen

@@ -113,7 +113,8 @@ struct Walk {
     }
 
     const uint8_t* weights(const Block& at) const {
-        return share.matrix.data + (share.first_panel + at.panel) * panel_size + (at.first ? at.first / tiles.inputs * step_bytes : 0);
+        return share.matrix.data + (share.first_panel + at.panel) * panel_size +
+               (at.first ? at.first / tiles.inputs * step_bytes : 0);
     }
 
     float* sums(const Block& at) const {
@@ -149,16 +150,17 @@ void stage_panel(const Matrix& matrix, int64_t panel, int64_t first, int64_t cou
         stage<WidenedHalves>(matrix, panel, first, count, to);
 }
 
-/// All rows of the share with the weights of a block, which are at `work.weights`; meanwhile those at `next` are fetched.
+/// All rows of the share with the weights of a block, which are at `work.weights`; meanwhile those at `next` are
+/// fetched.
 void add_rows(const Walk& walk, const Block& block, TileWork& work, const uint8_t* next) {
     const ProductShare& share = walk.share;
     const Prepared& input = share.input;
     work.input_stride = input.stride;
     work.group_stride = (input.columns + kGroup - 1) / kGroup;
     work.first = block.first == 0;
-    // The processor foresees the one stream that one or two rows read as fast as it can be read; asked for line by line,
-    // it leaves the other caches alone. A tile of more rows reads it slower than memory delivers: what is read once is
-    // fetched a little before, and what several tiles read a block before.
+    // The processor foresees the one stream that one or two rows read as fast as it can be read; asked for line by
+    // line, it leaves the other caches alone. A tile of more rows reads it slower than memory delivers: what is read
+    // once is fetched a little before, and what several tiles read a block before.
     const bool once = walk.row_tiles == 1, few = share.rows <= 2;
     work.past_caches = few && share.weights == Weights::streamed;
     if (next && (!few || work.past_caches)) {
@@ -207,7 +209,9 @@ void finish_row(const ProductShare& share, int64_t panel, int64_t row, const flo
         const int64_t n = panel * kPanel + lane;
         const int count = matrix.rows - n < kLanes ? (int)(matrix.rows - n) : kLanes;
         if (count <= 0) return;
-        const auto read = [&](const float* from) { return count == kLanes ? load(from + n) : load_some(from + n, count); };
+        const auto read = [&](const float* from) {
+            return count == kLanes ? load(from + n) : load_some(from + n, count);
+        };
         Vec value = load(sums + lane);
         if (matrix.kind == Kind::int8) {
             Ints whole = (Ints)value;

@@ -46,7 +46,8 @@ template <class Dot, class Unit, int R>
 void add_outputs(const InPlace& work, int64_t output, float* to) {
     typename Dot::Sum sums[R];
 #pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) sums[r] = work.first ? read_as<typename Dot::Sum>(to + r * kPanel) : typename Dot::Sum{};
+    for (int r = 0; r < R; ++r)
+        sums[r] = work.first ? read_as<typename Dot::Sum>(to + r * kPanel) : typename Dot::Sum{};
     const Matrix& matrix = work.matrix;
     Ahead<Unit> ahead{work.ahead, matrix.row_stride * Unit::kBytes, (work.count * Unit::kBytes + 63) / 64};
     const uint8_t* inputs = work.inputs;

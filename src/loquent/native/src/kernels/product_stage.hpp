@@ -26,7 +26,8 @@ inline void transpose(Ints (&rows)[kLanes]) {
     // Quarter q of b[4 g + c] is column 4 q + c of the rows 4 g ... 4 g + 3.
 #pragma GCC unroll 4
     for (int c = 0; c < 4; ++c) {
-        const __m512i even_low = _mm512_shuffle_i32x4(b[c], b[4 + c], 0x88), odd_low = _mm512_shuffle_i32x4(b[c], b[4 + c], 0xdd);
+        const __m512i even_low = _mm512_shuffle_i32x4(b[c], b[4 + c], 0x88);
+        const __m512i odd_low = _mm512_shuffle_i32x4(b[c], b[4 + c], 0xdd);
         const __m512i even_high = _mm512_shuffle_i32x4(b[8 + c], b[12 + c], 0x88);
         const __m512i odd_high = _mm512_shuffle_i32x4(b[8 + c], b[12 + c], 0xdd);
         rows[c] = (Ints)_mm512_shuffle_i32x4(even_low, even_high, 0x88);

@@ -175,15 +175,8 @@ void log_softmax(float* row, int64_t count) {
         store_within(row, i, count, load_within(row, i, count) - top - log_sum);
 }
 
-double log_total(const float* row, int64_t count) {
-    const float top = highest_of(row, count);
-    return (double)top + std::log(above<true>(row, count, -INFINITY, top).measure);
-}
-
 }  // namespace
 
-ScoreKernels score_kernels() {
-    return {survey, first, above<false>, above<true>, gather, draw, log_softmax, log_total};
-}
+ScoreKernels score_kernels() { return {survey, first, above<false>, above<true>, gather, draw, log_softmax}; }
 
 }  // namespace loquent::LOQUENT_ISA

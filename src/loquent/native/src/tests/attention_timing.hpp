@@ -60,8 +60,8 @@ inline int print_times(const std::string& wanted) {
         {"GPTBigCode float32", 16, 1, 128, Kind::float32}, {"GPTBigCode int8", 16, 1, 128, Kind::int8},
     };
     struct Case { int64_t batch, start, length; };
-    const Case cases[] = {{1, 63, 1},  {1, 255, 1},  {1, 1023, 1}, {1, 2047, 1}, {8, 255, 1},
-                          {32, 63, 1}, {32, 255, 1}, {1, 0, 128},  {1, 0, 512},  {1, 1024, 512}};
+    const Case cases[] = {{1, 63, 1},  {1, 255, 1}, {1, 1023, 1},  {1, 2047, 1}, {8, 255, 1}, {16, 7, 1},
+                          {32, 63, 1}, {32, 255, 1}, {128, 127, 1}, {1, 0, 128},  {1, 0, 512}, {1, 1024, 512}};
     for (int threads : {1, 2})
         for (const Shape& shape : shapes)
             for (const Case& c : cases) {

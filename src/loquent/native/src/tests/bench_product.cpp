@@ -1,7 +1,8 @@
 // Times the products of a model's matrices at several batch sizes: GB/s of weights and GOP/s, the least of many runs.
 //
-//   bench_product [threads [kinds [batches [models]]]], lists separated by commas; a kind with a trailing "r" is read row
-//   by row. The numbers of a model follow each other as in a step, so that its size decides which cache they come from.
+//   bench_product [threads [kinds [batches [models]]]], lists separated by commas; a kind with a trailing "r" is read
+//   row by row. The numbers of a model follow each other as in a step, so that its size decides which cache they come
+//   from.
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>

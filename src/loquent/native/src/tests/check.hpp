@@ -23,7 +23,8 @@ inline bool record(bool fine, const char* file, int line, const char* what) {
     return false;
 }
 
-inline void record_near(double actual, double expected, double tolerance, const char* file, int line, const char* what) {
+inline void record_near(double actual, double expected, double tolerance, const char* file, int line,
+                        const char* what) {
     const double allowed = tolerance * std::fmax(1.0, std::fabs(expected));
     // Written so that a result that is no number fails.
     if (!record(std::fabs(actual - expected) <= allowed, file, line, what) && failures <= 20)

@@ -167,7 +167,8 @@ void check_epilogue(Kind kind, Pool& pool) {
         const bool biased = form & 1, residual = form & 2, decayed = form & 4;
         auto output = before;
         multiply(pool, input, matrix,
-                 Epilogue{output.data(), stride, biased ? bias.data() : nullptr, residual, decayed ? decay.data() : nullptr});
+                 Epilogue{output.data(), stride, biased ? bias.data() : nullptr, residual,
+                          decayed ? decay.data() : nullptr});
         for (int64_t r = 0; r < rows; ++r)
             for (int64_t n = 0; n < stride; ++n) {
                 const float old = before[r * stride + n];
@@ -242,7 +243,8 @@ void check_errors(Pool& pool) {
     CHECK_THROWS(kind_of("int3"), std::invalid_argument);
     CHECK_THROWS(allocate_matrix(Kind::int8, 0, 3), std::invalid_argument);
     CHECK_THROWS(row_matrix(Kind::int8, 2, 2, 2, "wwww", nullptr), std::invalid_argument);
-    CHECK_THROWS(packed_matrix(Kind::int8, 2, 2, (const uint8_t*)"w", nullptr, nullptr, nullptr), std::invalid_argument);
+    CHECK_THROWS(packed_matrix(Kind::int8, 2, 2, (const uint8_t*)"w", nullptr, nullptr, nullptr),
+                 std::invalid_argument);
     Matrix matrix = allocate_matrix(Kind::float32, 4, 3);
     const std::vector<float> x(12);
     CHECK_THROWS(fill_rows(matrix, 2, Source{x.data(), Kind::float32, 3, 3, 3, 1}), std::invalid_argument);

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "check.hpp"
+#include "kernels.hpp"
 #include "random.hpp"
 #include "selection.hpp"
 
@@ -224,30 +225,26 @@ void test_log_probabilities() {
     std::mt19937 random(4);
     for (const int64_t size : kSizes)
         for (int kind = 0; kind < 4; ++kind) {
-            Scores rows = make_row(kind, 2 * size, random);
-            const int64_t targets[] = {(int64_t)random() % size, (int64_t)random() % size};
-            double scored[2];
-            score_tokens(rows.data(), size, 2, size, targets, scored);
-            for (int row = 0; row < 2; ++row) {
-                const Scores logits(rows.begin() + row * size, rows.begin() + (row + 1) * size);
-                const double highest = *std::max_element(logits.begin(), logits.end());
-                double total = 0;
-                for (const float logit : logits) total += std::exp(logit - highest);
-                const auto expected = [&](int64_t token) { return logits[token] - highest - std::log(total); };
-                CHECK_NEAR(scored[row], expected(targets[row]), 3e-7);
-                Scores whole = logits;
-                log_softmax(whole.data(), size);
-                for (int64_t token = 0; token < size; ++token) CHECK_NEAR(whole[token], expected(token), 5e-7);
+            const Scores logits = make_row(kind, size, random);
+            const double highest = *std::max_element(logits.begin(), logits.end());
+            double total = 0;
+            for (const float logit : logits) total += std::exp(logit - highest);
+            const auto expected = [&](int64_t token) { return logits[token] - highest - std::log(total); };
+            Scores whole = logits;
+            kernels().scores.log_softmax(whole.data(), size);
+            for (int64_t token = 0; token < size; ++token) CHECK_NEAR(whole[token], expected(token), 5e-7);
 
+            for (const int64_t best : {int64_t{3}, size}) {
                 Choice choice;
                 choice.normalized = true;
-                choice.best = 3;
+                choice.best = best;
                 Scores scratch = logits;
                 const Chosen chosen = choose(choice, scratch.data(), size);
                 CHECK(chosen.tokens == plain_best(choice, whole));
+                CHECK(chosen.scores.size() == chosen.tokens.size());
+                for (size_t i = 0; i < chosen.scores.size(); ++i)
+                    CHECK_NEAR(chosen.scores[i], expected(chosen.tokens[i]), 5e-7);
             }
-            const int64_t outside[] = {0, size};
-            CHECK_THROWS(score_tokens(rows.data(), size, 2, size, outside, scored), std::out_of_range);
         }
 }
 

@@ -8,18 +8,19 @@ from dataclasses import replace
 from typing import Any
 
 from loquent.config.generation import GenerationConfig
-from loquent.decoding.beam_arguments import beams_of
-from loquent.decoding.contrastive_arguments import candidates_of, contrastive_of
-from loquent.decoding.grammar import Completion, grammar_of
-from loquent.decoding.healing import healing_of
+from loquent.decoding.arguments.beams import beams_of
+from loquent.decoding.arguments.contrastive import candidates_of, contrastive_of
+from loquent.decoding.arguments.grammar import grammar_of
+from loquent.decoding.arguments.healing import healing_of
+from loquent.decoding.arguments.rules import rules_of
+from loquent.decoding.arguments.sources import sources_of
+from loquent.decoding.arguments.speculation import speculation
+from loquent.decoding.arguments.surroundings import Surroundings, as_tuple
+from loquent.decoding.grammar import Completion
 from loquent.decoding.random import branch_seed
-from loquent.decoding.rule_arguments import rules_of
-from loquent.decoding.source_arguments import sources_of
-from loquent.decoding.speculation import speculation
 from loquent.decoding.stop_strings import StopStrings
 from loquent.decoding.stopping import Stopping
 from loquent.decoding.strategies import one_by_one
-from loquent.decoding.surroundings import Surroundings, as_tuple
 from loquent.decoding.task import Decoding
 from loquent.errors import ArgumentError, ContextLengthError
 
@@ -28,7 +29,7 @@ def resolve(config: GenerationConfig, prompt: Sequence[int], seed: int, around: 
     """The requests that one prompt becomes: one, or `num_return_sequences` where they are independent samples.
 
     Raises:
-        ArgumentError: the config cannot work with this prompt or model, or names a strategy that is not there.
+        ArgumentError: the config cannot work with this prompt or model.
         ContextLengthError: the prompt and the new tokens exceed the model's positions, and `around.slide` is off.
     """
     _check_supported(config)

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from loquent.config.generation import GenerationConfig
 from loquent.config.watermarking import SynthIDTextWatermarkingConfig, WatermarkingConfig
 from loquent.decoding import rules
-from loquent.decoding.dry_breakers import breakers_of
-from loquent.decoding.grammar import grammar_of
-from loquent.decoding.surroundings import Surroundings, as_tuple
+from loquent.decoding.arguments.dry_breakers import breakers_of
+from loquent.decoding.arguments.grammar import grammar_of
+from loquent.decoding.arguments.surroundings import Surroundings, as_tuple
 from loquent.errors import ArgumentError
 
 # What mirostat takes the place of. Where a model's own config has one of them, it does not act.

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from loquent.decoding.speculation import Assistant
+    from loquent.decoding.arguments.speculation import Assistant
 
 DEFAULT_NEW_TOKENS = 20
 

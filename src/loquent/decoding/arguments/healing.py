@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from loquent.config.generation import GenerationConfig
+from loquent.decoding.arguments.surroundings import Surroundings
 from loquent.decoding.rules.healing import Heal
-from loquent.decoding.surroundings import Surroundings
 from loquent.errors import ArgumentError
 from loquent.tokenization.token_bytes import token_bytes
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from functools import partial
 
 from loquent.config.generation import GenerationConfig
+from loquent.decoding.arguments.surroundings import Surroundings
 from loquent.decoding.strategies import contrastive_search
-from loquent.decoding.surroundings import Surroundings
 from loquent.decoding.task import Strategy, Task
 from loquent.errors import ArgumentError
 

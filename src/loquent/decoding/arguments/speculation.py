@@ -8,12 +8,12 @@ from functools import partial
 from typing import Any
 
 from loquent.config.generation import GenerationConfig
+from loquent.decoding.arguments.surroundings import Surroundings, as_tuple
 from loquent.decoding.drafts import Draft, LookupDraft, ModelDraft, UniversalDraft
 from loquent.decoding.drafts.lookup import DEFAULT_NGRAM
 from loquent.decoding.drafts.universal import Tongue
 from loquent.decoding.pace import Adaptive, Constant, Heuristic, Kept, Pace
 from loquent.decoding.strategies.speculative import speculate
-from loquent.decoding.surroundings import Surroundings, as_tuple
 from loquent.decoding.task import Strategy, Task
 from loquent.errors import ArgumentError, ContextLengthError
 

@@ -7,9 +7,9 @@ from functools import partial
 from typing import Any
 
 from loquent.config.generation import GenerationConfig
+from loquent.decoding.arguments.surroundings import Surroundings, as_tuple
 from loquent.decoding.constraints import Constraint, DisjunctiveConstraint, PhrasalConstraint, check_constraint
 from loquent.decoding.strategies import beam_sampling, beam_search, constrained_beam_search, diverse_beam_search
-from loquent.decoding.surroundings import Surroundings, as_tuple
 from loquent.decoding.task import Strategy, Task
 from loquent.errors import ArgumentError
 

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from loquent.config.generation import GenerationConfig
+from loquent.decoding.arguments.surroundings import Surroundings
 from loquent.decoding.sources import DoLa, Guidance, Source, candidate_layers, scored_by
-from loquent.decoding.surroundings import Surroundings
 from loquent.errors import ArgumentError
 
 

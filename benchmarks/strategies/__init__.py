@@ -1,0 +1,1 @@
+"""What benchmarks/strategies.py is made of."""
