@@ -50,12 +50,16 @@ class NoModel:
     """A backend that gives the same rows and the same answers at once."""
 
     vocabulary, max_positions, incremental, layers = VOCABULARY, None, True, 1
+    tied, multiplications, free_rows = True, 1, 1
 
     def __init__(self, selects: bool) -> None:
         self.selects = selects
         self.rows = np.tile(np.arange(VOCABULARY, dtype=np.float32) % 7, (64, 1))
         self.gaps: list[float] = []
         self._left = 0.0
+
+    def describe(self) -> str:
+        return "nothing"
 
     def weights_changed(self) -> bool:
         return False
@@ -69,7 +73,7 @@ class NoModel:
     def run(self, store: NoStore, segments: Sequence[Segment], hidden_layers: Sequence[int] = ()) -> Forward:
         self.gaps.append(time.perf_counter() - self._left)
         chosen = [self._chosen(segment) for segment in segments] if self.selects else []
-        forward = Forward(self.rows[: sum(segment.rows for segment in segments)], chosen=chosen)
+        forward = Forward(self.rows[: sum(segment.logit_rows for segment in segments)], chosen=chosen)
         self._left = time.perf_counter()
         return forward
 

@@ -102,6 +102,14 @@ def _shapes(value: Any) -> Any:
     return tuple(value.shape) if isinstance(value, Tensor) else [_shapes(one) for one in value]
 
 
+@pytest.mark.parametrize("flag", ["output_logits", "output_hidden_states", "output_attentions"])
+def test_what_has_a_row_for_each_beam_tells_which_row_is_whose(pair: tuple[Any, Any], model: Any, flag: str) -> None:
+    asked: dict[str, Any] = {"num_beams": 3, "max_new_tokens": 5, "pad_token_id": PAD, "return_dict_in_generate": True}
+    asked[flag] = True
+    expected = pair[1].generate(ROWS, attention_mask=torch.ones_like(ROWS), **asked)
+    assert torch.equal(model.generate(ROWS, **asked).beam_indices, expected.beam_indices)
+
+
 @pytest.mark.parametrize(
     "asked", [{}, {"num_beams": 3, "num_return_sequences": 2, "early_stopping": True}], ids=["greedy", "beams"]
 )
@@ -178,10 +186,10 @@ def test_what_is_not_asked_for_is_neither_there_nor_recorded(model: Any) -> None
     assert isinstance(output, GenerateDecoderOnlyOutput)
     with pytest.raises(KeyError):
         output["scores"]
-    beams = model.generate(ROWS, max_new_tokens=3, num_beams=2, return_dict_in_generate=True, output_logits=True)
+    beams = model.generate(ROWS, max_new_tokens=3, num_beams=2, return_dict_in_generate=True, output_trace=True)
     assert isinstance(beams, GenerateBeamDecoderOnlyOutput)
-    assert list(beams) == ["sequences", "sequences_scores", "logits"]
-    assert beams[2] is beams.logits
+    assert list(beams) == ["sequences", "sequences_scores", "trace"]
+    assert beams[2] is beams.trace
     plain = model.generate(ROWS, max_new_tokens=3, output_scores=True, output_trace=True)
     assert isinstance(plain, Tensor)
 

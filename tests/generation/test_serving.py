@@ -151,6 +151,28 @@ def test_what_cannot_work_is_refused(model: Any) -> None:
 # --- a config for each row -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("prompt", "arguments", "message"),
+    [
+        (None, {}, "prompt=None is neither ids nor a text"),
+        (3, {}, "prompt=3 is neither ids nor a text"),
+        ([], {}, "has no tokens"),
+        ([[3], [4, 5]], {}, "prompt has 2 rows"),
+        (PROMPT, {"deadline": "soon"}, "deadline='soon' must be a number"),
+        (PROMPT, {"streamer": print}, "no argument 'streamer' here"),
+    ],
+)
+def test_what_is_no_request_is_refused(model: Any, prompt: Any, arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        open_engine(model).submit(prompt, **arguments)
+
+
+def test_a_prompt_may_be_a_list_an_array_or_a_tensor(model: Any) -> None:
+    expected = model.generate([PROMPT], max_new_tokens=4)[0, 3:].tolist()
+    for prompt in (PROMPT, tuple(PROMPT), [PROMPT], torch.tensor(PROMPT), torch.tensor([PROMPT]).numpy()):
+        assert tokens_of(open_engine(model).submit(prompt, max_new_tokens=4).result()) == [expected]
+
+
 def test_rows_have_configs_of_their_own(model: Any, alone: list[list[list[int]]]) -> None:
     configs = [GenerationConfig(**{"max_new_tokens": 9, **asked}) for asked in REQUESTS]
     configs[0].pad_token_id = 2

@@ -96,9 +96,12 @@ def test_settings_are_left_as_they_were(model: Any) -> None:
         ({"seed": 1.5}, "seed=1.5"),
         ({"seed": True}, "seed=True"),
         ({"seed": "7"}, "seed='7'"),
+        ({"seed": torch.tensor(3.0)}, "seed=tensor"),
+        ({"seed": [[3]]}, r"seed=\[3\]"),
         ({"seed": [1, 2]}, "seed has 2 values for 1 rows"),
-        ({"logits_processor": [lambda ids, scores: None]}, "logits_processor .* returned NoneType for scores of shape"),
-        ({"logits_processor": [lambda ids, scores: scores[0]]}, r"returned shape \(\d+,\) for scores"),
+        ({"logits_processor": [lambda ids, scores: None]}, "logits_processor .* returned NoneType for scores of type"),
+        ({"logits_processor": [lambda ids, scores: scores[0]]}, r"returned Tensor of shape \(\d+,\) for scores"),
+        ({"logits_processor": [lambda ids, scores: scores.numpy()]}, "returned ndarray of shape .* of type Tensor"),
         ({"streamer": loquent.TextStreamer}, "streamer is the class TextStreamer. Pass an object"),
         ({"streamer": "stdout"}, "streamer is a str. Pass an object"),
         ({"logits_processor": 5}, "logits_processor has 5"),
@@ -119,6 +122,9 @@ def test_past_the_positions(model: Any) -> None:
     assert slid.shape == (1, 100)
     fitting = model.generate(long, max_new_tokens=5)
     assert slid[0, :65].tolist() == fitting[0].tolist()
+    for drafts in ({"assistant_early_exit": 1}, {"assistant_model": model}, {"prompt_lookup_num_tokens": 3}):
+        with pytest.raises(ContextLengthError, match=r"drafts .* do not go with"):
+            model.generate(long, max_new_tokens=40, context_overflow="slide", **drafts)
     # Full at 64: the context begins again with its younger half and the token that did not fit.
     assert slid[0, 65] == model.generate(slid[:, 32:65], max_new_tokens=1)[0, -1]
 
@@ -147,7 +153,7 @@ def test_seeds_repeat_and_rows_are_independent(model: Any) -> None:
     assert (listed[0], listed[2]) == (one[0], one[2])
     assert listed[1] != one[1]
     assert model.generate([prompts[1]], seed=[4], **SAMPLED).tolist() == [listed[1]]
-    for seeds in (np.int64(3), np.array([3, 3, 3]), (3, 3, 3)):
+    for seeds in (np.int64(3), torch.tensor(3), np.array([3, 3, 3]), torch.tensor([3, 3, 3]), (3, 3, 3)):
         assert model.generate(prompts, seed=seeds, **SAMPLED).tolist() == one
     assert model.generate(prompts, GenerationConfig(seed=3, **SAMPLED)).tolist() == one
     assert model.generate(prompts, GenerationConfig(seed=9, **SAMPLED), seed=3).tolist() == one

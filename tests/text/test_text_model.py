@@ -37,6 +37,11 @@ def test_text_is_what_ids_decode_to(model: Any) -> None:
     assert len(whole) > 60
 
 
+def test_a_loaded_model_drafts_for_another(model: Any, folder: Path) -> None:
+    plain = model.generate(PROMPT, **GREEDY)
+    assert model.generate(PROMPT, assistant_model=loquent.load(folder, device="cpu"), **GREEDY) == plain
+
+
 def test_alone_streamed_and_among_others_are_equal(model: Any) -> None:
     prompts = [PROMPT, "The dog", "A very big red ball was in the"]
     alone = [model.generate(prompt, **GREEDY) for prompt in prompts]

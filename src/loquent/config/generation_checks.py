@@ -27,6 +27,7 @@ _COUNT_OR_NONE = _at_least(0, "a count")
 _PROBABILITY: tuple[Callable[[Any], bool], str] = (lambda value: 0 <= value <= 1, "a number from 0 to 1")
 _SHARE: tuple[Callable[[Any], bool], str] = (lambda value: 0 < value <= 1, "a number above 0 and up to 1")
 _CUTOFF: tuple[Callable[[Any], bool], str] = (lambda value: 0 <= value < 1, "a number from 0 and below 1")
+_TOKEN: tuple[Callable[[Any], bool], str] = (lambda value: abs(value) < 1 << 63, "a token id")
 _POSITIVE: tuple[Callable[[Any], bool], str] = (lambda value: value > 0, "a number above 0")
 
 _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
@@ -41,7 +42,8 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "penalty_alpha": _PROBABILITY,
     "prefill_chunk_size": _COUNT,
     "seed": _COUNT_OR_NONE,
-    "temperature": _at_least(0),
+    # It, and what is divided by it, have to be numbers in float32.
+    "temperature": (lambda value: value == 0 or 1e-30 <= value <= 1e30, "0, or a number from 1e-30 to 1e30"),
     "top_k": (lambda value: value >= 0, "a count, or 0 or None to keep every token"),
     "top_p": _SHARE,
     "min_p": _PROBABILITY,
@@ -49,6 +51,8 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "epsilon_cutoff": _CUTOFF,
     "eta_cutoff": _CUTOFF,
     "diversity_penalty": _at_least(0),
+    # Powers of any length are numbers then.
+    "length_penalty": (lambda value: -32 <= value <= 32, "a number from -32 to 32"),
     "repetition_penalty": _POSITIVE,
     "encoder_repetition_penalty": _POSITIVE,
     "no_repeat_ngram_size": _COUNT_OR_NONE,
@@ -74,6 +78,12 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "prompt_lookup_num_tokens": _COUNT,
     "max_matching_ngram_size": _COUNT,
     "assistant_early_exit": _COUNT,
+    "pad_token_id": _TOKEN,
+    "bos_token_id": _TOKEN,
+    "eos_token_id": (
+        lambda value: all(abs(token) < 1 << 63 for token in (value if isinstance(value, list) else [value])),
+        "a token id, or a list of them",
+    ),
     "cache_implementation": (lambda value: value in _CACHES, f"one of {', '.join(_CACHES)}"),
 }
 

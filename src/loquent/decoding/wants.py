@@ -6,7 +6,6 @@ is about, and of how many it needs the logits.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,17 +17,17 @@ Array = Any
 """An array of the backend's library (numpy, torch, ...)."""
 
 
-class Want(ABC):
-    """Something to be known about the rows behind a read's tokens."""
+class Want:
+    """Something to be known about the rows behind a read's tokens; each kind says of which rows."""
 
     @property
     def layers(self) -> tuple[int, ...]:
         """Whose hidden states it needs; 0 is the embeddings' output, the last layer's are behind the final norm."""
         return ()
 
-    @abstractmethod
     def rows(self, tokens: int) -> int:
         """How many of the last of the read's `tokens` rows it is about."""
+        raise NotImplementedError(f"{type(self).__name__} does not say which rows it is about")
 
     def scored(self, tokens: int) -> int:
         """How many of the last rows' logits it needs."""

@@ -48,14 +48,15 @@ def deliver(shares: Sequence[Share], forward: Forward, backend: Backend) -> None
             _take(pending.asked[0], chosen)
             continue
         for asked in pending.asked:
-            if isinstance(asked.want, Verify) and share.last and asked.want.rows(0) <= share.scored:  # in one piece
+            if isinstance(asked.want, LastRow):  # mostly
+                if share.last:
+                    groups.setdefault(type(asked.want), []).append(Row(scored - 1, asked))
+            elif isinstance(asked.want, Verify) and share.last and asked.want.rows(0) <= share.scored:  # in one piece
                 count = asked.want.rows(0)
                 groups.setdefault(Verify, []).extend(_rows_of(asked, scored - count, count))
-            elif not isinstance(asked.want, LastRow):
+            else:
                 _gather(asked, share, forward, lenses, row, scored)
                 complete += [asked] if share.last else []
-            elif share.last:
-                groups.setdefault(type(asked.want), []).append(Row(scored - 1, asked))
     lenses.look()
     for asked in complete:
         _join(asked, forward.logits)

@@ -142,7 +142,8 @@ class Engine:
     def _used(self) -> list[Reader]:
         """The further readers that running requests read with, in the order of the requests."""
         running = self.scheduler.running
-        return list(dict.fromkeys([reader for request in running for reader in request.task.decoding.readers]))
+        readers = [request.task.decoding.readers for request in running]
+        return list(dict.fromkeys([reader for own in readers for reader in own])) if any(readers) else []
 
     def _waits_for_drafts(self) -> bool:
         """Whether the model's pass is put off until the drafts of all requests are ready to be verified in it.
@@ -220,10 +221,11 @@ class Engine:
 
     def _resume(self, requests: list[Request]) -> None:
         """Let the strategies go on that have their answers, until all of them wait for reads."""
+        company = len(self.scheduler.running)
         while requests:
             for request in requests:
                 if not request.done:
-                    request.task.company = len(self.scheduler.running)
+                    request.task.company = company
                     request.answer()
             requests = [request for request in requests if request.selections]
             if requests:

@@ -61,14 +61,16 @@ class PendingRead:
     @property
     def done(self) -> bool:
         """Whether every want has its answer."""
+        if len(self.asked) == 1:  # mostly
+            return self.asked[0].done
         return all(asked.done for asked in self.asked)
 
     @property
     def answer(self) -> Any:
         """What the strategy is sent."""
-        if isinstance(self.read.want, tuple):
-            return tuple(asked.answer for asked in self.asked)
-        return self.asked[0].answer
+        if len(self.asked) == 1 and type(self.read.want) is not tuple:  # mostly
+            return self.asked[0].answer
+        return tuple([asked.answer for asked in self.asked])
 
     def advance(self, count: int) -> None:
         """The model has seen `count` more tokens."""
@@ -158,7 +160,7 @@ class Request:
             _check(asks)
             self.reads, self.selections = [], []
             for number, ask in enumerate(asks):
-                if isinstance(ask, Read):
+                if type(ask) is Read:
                     self.reads.append(self._pending(number, ask))
                 elif isinstance(ask, Select):
                     self.selections.append(Asked(self, ask.want, ask.sequence, number, ask))
@@ -180,6 +182,9 @@ class Request:
         )
 
 
+_LAST_ROWS = frozenset(want for want in WANTS if issubclass(want, LastRow))
+
+
 def _opened_too_late(*_: object) -> Sequence:
     raise ValueError("a strategy has opened a sequence after its request had ended")
 
@@ -190,21 +195,29 @@ def _cleared_too_late(*_: object) -> None:
 
 def _check(asks: Asks) -> None:
     """Refuses what would never be answered or would lose pages; a strategy's author made a mistake then."""
+    if len(asks) == 1 and _is_plain(asks[0]):  # mostly
+        return
     if not asks or len({type(ask) for ask in asks}) > 1:
         raise ValueError("a strategy must ask for one thing or more, either reads or selections")
     for ask in asks:
-        if ask.sequence.closed:
-            raise ValueError("a strategy has read a sequence that it had closed")
         if isinstance(ask, Read):
             _check_read(ask)
+        elif ask.sequence.closed:
+            raise ValueError("a strategy selects behind a sequence that it had closed")
         elif not isinstance(ask.block, Block) or not isinstance(ask.want, LastRow | Verify):
             raise ValueError(f"a strategy cannot select {ask.want!r} from {type(ask.block).__name__}")
     if isinstance(asks[0], Read) and len(asks) > 1 and len({id(ask.sequence) for ask in asks}) < len(asks):
         raise ValueError("a strategy must read each sequence once at a time")
 
 
+def _is_plain(ask: Read | Select) -> bool:
+    return type(ask) is Read and type(ask.want) in _LAST_ROWS and len(ask.tokens) > 0 and not ask.sequence.closed
+
+
 def _check_read(read: Read) -> None:
     count = len(read.tokens)
+    if read.sequence.closed:
+        raise ValueError("a strategy has read a sequence that it had closed")
     if not count:
         raise ValueError("a strategy has read no tokens; a read needs one or more")
     for want in read.wants:
@@ -249,9 +262,8 @@ class Handle:
 
     def new_events(self) -> list[Event]:
         """What the strategy has told since the last call."""
-        events = self.events[self._heard :]
-        self._heard += len(events)
-        return events
+        known, self._heard = self._heard, len(self._request.task.events)
+        return self._request.task.events[known:] if self._heard > known else []
 
     def new_tokens(self) -> list[int]:
         """The tokens committed since the last call; raises what made the request fail."""

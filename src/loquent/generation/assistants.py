@@ -10,7 +10,7 @@ from loquent.decoding.arguments.speculation import Assistant
 from loquent.engine import Backend, Engine
 from loquent.engine.reader import Reader
 from loquent.errors import ArgumentError
-from loquent.generation.binding import Bound, EngineSlot, opener_of, slot_of
+from loquent.generation.binding import Bound, EngineSlot, WithTokenizer, opener_of, slot_of
 
 
 def assistant_of(
@@ -31,6 +31,8 @@ def assistant_of(
         return _early_exit(engine, model, depth)
     if assistant is None:
         return None
+    if isinstance(assistant, WithTokenizer):
+        assistant = assistant.model
     if not callable(getattr(assistant, "open_backend", None)):
         raise ArgumentError(
             f"assistant_model={assistant!r:.80} is a {type(assistant).__name__}. Pass a model of loquent."

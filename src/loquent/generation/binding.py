@@ -36,6 +36,14 @@ class Bound(Protocol):
 
 
 @runtime_checkable
+class WithTokenizer(Protocol):
+    """What has a model and its tokenizer, such as a `TextModel`."""
+
+    model: Bound
+    tokenizer: Any
+
+
+@runtime_checkable
 class Lender(Protocol):
     """A model with a backend of its own whose weights the native core can read too."""
 

@@ -41,7 +41,7 @@ def collected(model: Bound, run: Run, results: Sequence[Hypothesis]) -> Output:
     return GenerateBeamDecoderOnlyOutput(
         **found,
         sequences_scores=tensor_like(run.prompts, np.array(scores, np.float32)),
-        beam_indices=of.beam_indices() if "output_scores" in asked else None,
+        beam_indices=of.beam_indices() if asked - {"output_trace"} else None,
     )
 
 
@@ -142,11 +142,11 @@ class _Collection:
     def _layers(
         self,
         read: Callable[[Submitted, RecordedRow], Layers],
-        spread: Callable[[NDArray[Any], NDArray[np.bool_]], NDArray[Any]],
+        spread: Callable[[NDArray[Any], NDArray[np.bool_], int], NDArray[Any]],
     ) -> tuple[tuple[Any, ...], ...]:
         """For each step and layer the rows of all lanes, behind the columns read in that step.
 
-        `spread` makes columns of the numbers of a text, of whose columns a mask says which have tokens.
+        `spread` makes columns, from one on, of the numbers of a text, of whose columns a mask says which have tokens.
         """
         steps = []
         for step in range(self.steps):
@@ -156,8 +156,8 @@ class _Collection:
                     columns.append(None)
                     continue
                 kept = np.concatenate([self.run.prompts.kept[request.row], np.ones(step, np.bool_)])
-                new = slice(-1 if step else 0, None)
-                columns.append([spread(layer, kept)[..., new, :] for layer in read(request, row)])
+                first = len(kept) - 1 if step else 0
+                columns.append([spread(layer, kept, first) for layer in read(request, row)])
             some = next(column for column in columns if column is not None)
             whole = [column or [np.zeros_like(layer) for layer in some] for column in columns]
             steps.append(tuple(self._tensor(np.stack(layer)) for layer in zip(*whole)))
@@ -167,18 +167,18 @@ class _Collection:
         return tensor_like(self.run.prompts, values)
 
 
-def _spread(states: NDArray[Any], kept: NDArray[np.bool_]) -> NDArray[Any]:
-    """The states (columns, width) of a text whose tokens are in the columns `kept`; zeros elsewhere."""
-    columns = np.zeros((len(kept), states.shape[1]), states.dtype)
-    columns[kept] = states[: kept.sum()]
+def _spread(states: NDArray[Any], kept: NDArray[np.bool_], first: int) -> NDArray[Any]:
+    """The states (columns, width), from column `first` on, of a text whose tokens are in the columns `kept`; else 0."""
+    columns = np.zeros((len(kept) - first, states.shape[1]), states.dtype)
+    columns[kept[first:]] = states[kept[:first].sum() : kept.sum()]
     return columns
 
 
-def _spread_square(weights: NDArray[Any], kept: NDArray[np.bool_]) -> NDArray[Any]:
-    """The weights (heads, columns, columns), likewise."""
-    count = kept.sum()
-    columns = np.zeros((len(weights), len(kept), len(kept)), weights.dtype)
-    columns[:, np.outer(kept, kept)] = weights[:, :count, :count].reshape(len(weights), -1)
+def _spread_square(weights: NDArray[Any], kept: NDArray[np.bool_], first: int) -> NDArray[Any]:
+    """The weights (heads, columns from `first` on, all columns), likewise."""
+    before, count = kept[:first].sum(), kept.sum()
+    columns = np.zeros((len(weights), len(kept) - first, len(kept)), weights.dtype)
+    columns[:, np.outer(kept[first:], kept)] = weights[:, before:count, :count].reshape(len(weights), -1)
     return columns
 
 

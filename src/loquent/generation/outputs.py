@@ -48,8 +48,8 @@ class GenerateBeamDecoderOnlyOutput(Record):
     Attributes:
         sequences_scores: (rows,), what the hypotheses were ranked by.
         scores: log-probabilities after the rules.
-        beam_indices: for `output_scores`, (rows, longest): the row of `scores[t]` that new token t was chosen from, and
-            -1 behind the end.
+        beam_indices: where there are scores, logits, attentions or hidden states, (rows, longest): the row of theirs at
+            step t that new token t was chosen from, and -1 behind the end.
     """
 
     sequences: Any = None

@@ -171,7 +171,7 @@ def start(
     """
     if context_overflow not in ("error", "slide"):
         raise ArgumentError(f'context_overflow={context_overflow!r} must be "error" or "slide".')
-    if deadline is not None and not deadline > 0:
+    if deadline is not None and not (isinstance(deadline, int | float) and deadline > 0):
         raise ArgumentError(f"deadline={deadline!r} must be a number of seconds above 0.")
     arguments = dict(kwargs)
     named = {name: arguments.pop(name) for name in INPUT_NAMES & arguments.keys()}

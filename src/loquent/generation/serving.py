@@ -7,24 +7,16 @@ request goes on while anybody streams, waits for a result, or calls `step()`.
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 
 from loquent.decoding.task import Hypothesis
 from loquent.decoding.trace import Trace
 from loquent.errors import ArgumentError
-from loquent.generation.binding import Bound, engine_of
+from loquent.generation.binding import Bound, WithTokenizer, engine_of
 from loquent.generation.collecting import trace_of
 from loquent.generation.running import Run, StreamEvent, start, tidy
-
-
-@runtime_checkable
-class WithTokenizer(Protocol):
-    """What has a model and its tokenizer, such as a `TextModel`."""
-
-    model: Bound
-    tokenizer: Any
 
 
 def open_engine(model: Any, tokenizer: Any = None) -> GenerationEngine:
@@ -73,8 +65,12 @@ class GenerationEngine:
             if self.tokenizer is None:
                 raise ArgumentError(f"prompt={prompt!r:.80} is a text. Pass ids, or open the engine with a tokenizer.")
             prompt = self.tokenizer(prompt, verbose=False)["input_ids"]
-        if np.ndim(prompt) == 1:
-            prompt = prompt[None] if hasattr(prompt, "shape") else [prompt]
+        if isinstance(prompt, list | tuple):
+            prompt = prompt if any(isinstance(row, list | tuple) or np.ndim(row) for row in prompt) else [prompt]
+        elif not getattr(prompt, "ndim", 0):
+            raise ArgumentError(f"prompt={prompt!r:.80} is neither ids nor a text. Pass a list of ids.")
+        elif prompt.ndim == 1:
+            prompt = prompt[None]
         if len(prompt) != 1:
             raise ArgumentError(f"prompt has {len(prompt)} rows. Submit each of them.")
         kwargs = {"tokenizer": self.tokenizer, **kwargs}

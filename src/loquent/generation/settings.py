@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Sequence
-from numbers import Integral
 from typing import Any
+
+import numpy as np
 
 from loquent.config import GenerationConfig
 from loquent.decoding.random import fresh_seed
@@ -39,6 +41,8 @@ def merged(model: GenerationConfig, given: Any, kwargs: dict[str, Any]) -> Gener
         )
     config = model.copy() if given is None else given.over(model)
     unknown = config.update(**_without_what_asks_for_nothing(kwargs))
+    if "streamer" in unknown:
+        raise ArgumentError("there is no argument 'streamer' here: generate() alone takes it. Leave it out.")
     if unknown:
         near = hint(min(unknown), {*config.to_dict(), *_ARGUMENTS})
         raise ArgumentError(f"generate() has no argument {', '.join(map(repr, sorted(unknown)))}.{near}")
@@ -74,13 +78,20 @@ def row_seeds(seed: Any, configs: Sequence[GenerationConfig]) -> list[int]:
     if seed is None:
         return [_own_seed(config) for config in configs]
     rows = len(configs)
-    listed = list(seed) if isinstance(seed, Iterable) and not isinstance(seed, str) else [seed] * rows
+    listed = list(seed) if np.ndim(seed) and not isinstance(seed, str) else [seed] * rows
     if len(listed) != rows:
         raise ArgumentError(f"seed has {len(listed)} values for {rows} rows. Pass one integer, or one for each row.")
-    bad = [value for value in listed if isinstance(value, bool) or not isinstance(value, Integral) or value < 0]
-    if bad:
-        raise ArgumentError(f"seed={bad[0]!r} must be a non-negative integer.")
-    return [int(value) for value in listed]
+    return [_seed(value) for value in listed]
+
+
+def _seed(value: Any) -> int:
+    try:
+        number = -1 if isinstance(value, bool) else operator.index(value)
+    except (TypeError, ValueError):  # no integer, or several in one tensor
+        number = -1
+    if number < 0:
+        raise ArgumentError(f"seed={value!r} must be a non-negative integer.")
+    return number
 
 
 def _own_seed(config: GenerationConfig) -> int:

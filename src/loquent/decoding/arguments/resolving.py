@@ -48,9 +48,10 @@ def resolve(config: GenerationConfig, prompt: Sequence[int], seed: int, around: 
         )
     chosen = beams_of(config, sampled, around) or contrastive_of(config, around)
     strategy, readers = chosen or one_by_one, tuple[Any, ...]()
+    read = max(len(prompt), shadowed) + new_tokens - unread
+    context = _sliding_context(config, read, around)
     if drafted := speculation(config, len(prompt), new_tokens, sampled, around):
         strategy, readers = drafted
-    read = max(len(prompt), shadowed) + new_tokens - unread
     decoding = Decoding(
         strategy=strategy,
         stopping=_stopping(config, new_tokens, around, healed=healed),
@@ -63,7 +64,7 @@ def resolve(config: GenerationConfig, prompt: Sequence[int], seed: int, around: 
         source=sourced.source,
         shadow=sourced.shadow,
         readers=readers,
-        context=_sliding_context(config, read, around),
+        context=context,
     )
     return [replace(decoding, seed=branch_seed(seed, branch)) for branch in range(branches)]
 

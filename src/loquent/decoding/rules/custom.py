@@ -37,10 +37,10 @@ class Custom(Rule):
             tokens = context.tokens[None, :].copy()  # a processor may keep or change them
             given = own
             own = processor(beside(scores, tokens) if self.as_given is None else self.as_given(tokens), given)
-            if getattr(own, "shape", None) != given.shape:
-                returned = type(own).__name__ if not hasattr(own, "shape") else f"shape {tuple(own.shape)}"
+            if getattr(own, "shape", None) != given.shape or not isinstance(own, type(given)):
+                returned = f" of shape {tuple(own.shape)}" if hasattr(own, "shape") else ""
                 raise ArgumentError(
-                    f"logits_processor {processor!r:.80} returned {returned} for scores of shape "
-                    f"{tuple(given.shape)}. Return scores of that shape, changed or not."
+                    f"logits_processor {processor!r:.80} returned {type(own).__name__}{returned} for scores of type "
+                    f"{type(given).__name__} and shape {tuple(given.shape)}. Return such scores, changed or not."
                 )
         return own if self.as_given is None else beside(scores, to_numpy(own), scores.dtype)
