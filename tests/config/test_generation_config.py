@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import transformers
 
@@ -174,6 +175,7 @@ def test_fields_that_transformers_has_not_are_kept(tmp_path: Path, mark: Any) ->
         {"watermarking_config": {"ngram_len": 1, "keys": [1]}},
         {"watermarking_config": {"ngram_len": 5, "keys": []}},
         {"watermarking_config": {"ngram_len": 5, "keys": [1], "sampling_table_size": 2**25}},
+        {"num_beams": 10**30},
         {"num_beams": 2, "num_return_sequences": 3},
         {"num_return_sequences": 2},
         {"num_beams": 5, "num_beam_groups": 2, "diversity_penalty": 1.0},
@@ -203,6 +205,7 @@ def test_what_cannot_work_names_the_argument(arguments: dict[str, Any]) -> None:
         {"do_sample": True, "temperature": 0},
         {"do_sample": False, "top_k": 4, "penalty_alpha": 0.6},
         {"temperature": 0.7},
+        {"temperature": np.float32(0.5), "top_p": np.float64(0.9), "do_sample": True},
         {"sequence_bias": {(1, 2): 3}},
         {"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 1},
         {"temperature": None, "top_p": None, "do_sample": False},

@@ -111,6 +111,14 @@ def test_impossible_steps_take_no_beam(llama_pair: MakePair) -> None:
     assert 10 not in only[0]
 
 
+def test_words_that_find_no_room_before_a_forced_end_are_left_out(llama_pair: MakePair) -> None:
+    ours, _ = llama_pair(1)
+    asked = arguments({"force_words_ids": [[10, 11, 12, 13, 14]], "max_new_tokens": 4, "forced_eos_token_id": 2})
+    [row] = ours.generate([PROMPTS[0]], num_return_sequences=1, **asked).tolist()
+    assert row[-1] == 2 and len(row) == len(PROMPTS[0]) + 4
+    assert ours._engine_slot.engine.pool.held == 0
+
+
 @pytest.mark.parametrize("word", [[10, 11, 12], [[20], [21, 22]], [5, 6]])
 def test_words_are_there_when_there_is_just_room(llama_pair: MakePair, word: list[Any]) -> None:
     """The fullest bank's best always goes on; with more room than that, other beams may win it."""

@@ -8,6 +8,7 @@ import re
 import sys
 import types
 from collections.abc import Callable, Mapping
+from numbers import Integral, Real
 from typing import Any, Literal, Union, get_args, get_origin
 
 _DIGITS = re.compile(r"-?\d{1,18}")
@@ -77,7 +78,7 @@ def _integer(value: Any) -> int:
 
 
 def _number(value: Any) -> float:
-    if isinstance(value, float):
+    if isinstance(value, Real) and not isinstance(value, Integral):  # numpy's floats too
         return float(_exactly(value, math.isfinite(value)))
     # An integer stays one, so that a file that says 10000 is written as 10000 again.
     number = _integer(value)

@@ -22,7 +22,11 @@ def _at_least(least: float, unit: str = "a number") -> tuple[Callable[[Any], boo
     return lambda value: value >= least, f"{unit} that is {least} or more"
 
 
-_COUNT = _at_least(1, "a count")
+_MOST = 2**31 - 1
+_COUNT: tuple[Callable[[Any], bool], str] = (
+    lambda value: 1 <= value <= _MOST,
+    f"a count that is 1 or more, and at most {_MOST}",
+)
 _COUNT_OR_NONE = _at_least(0, "a count")
 _PROBABILITY: tuple[Callable[[Any], bool], str] = (lambda value: 0 <= value <= 1, "a number from 0 to 1")
 _SHARE: tuple[Callable[[Any], bool], str] = (lambda value: 0 < value <= 1, "a number above 0 and up to 1")

@@ -67,10 +67,11 @@ def different(scores: NDArray[Any], uniforms: Sequence[float]) -> Candidates:
     exponentials are the arrivals of a Poisson process whose rate is the weight that is left, so that two numbers a
     draw are enough, one for the key and one for the token.
     """
-    wide = scores.astype(np.float64)
-    shift = wide.max() if len(wide) else 0.0
-    if shift == -np.inf:
+    possible = np.flatnonzero(scores > -np.inf)  # few, behind most rules
+    if not len(possible):
         return Candidates(np.zeros(0, np.int64), np.zeros(0), np.zeros(0))
+    wide = scores[possible].astype(np.float64)
+    shift = wide.max()
     weights = np.exp(wide - shift)
     count = min(len(uniforms) // 2, int(np.count_nonzero(weights)))
     sums = np.cumsum(weights)
@@ -91,8 +92,7 @@ def different(scores: NDArray[Any], uniforms: Sequence[float]) -> Candidates:
         taken.append(token)
         keys.append(shift - math.log(arrival) if arrival > 0 else math.inf)
         left = max(float(sums[-1] - weights[taken].sum()), float(np.finfo(np.float64).tiny))
-    tokens = np.array(taken, np.int64)
-    return Candidates(tokens, wide[tokens], np.array(keys))
+    return Candidates(possible[taken].astype(np.int64), wide[taken], np.array(keys))
 
 
 def _how_many(xp: Any, mask: Array) -> Array:

@@ -79,6 +79,10 @@ def constrained_beam_search(
             last = _at_the_end(chosen, task.decoding.returned)
             finished.add(last)
             met, is_over = met + last, True
+        if is_over and len(finished.best) < task.decoding.returned:  # rules end what has met no constraint yet
+            last = [each for each in ended + ended_too if each not in met]
+            finished.add(last)
+            met = met + last
         if task.note:
             task.note(Branched(step, _told(pool + steps, [] if is_over else beams, met, states)))
         if is_over:
