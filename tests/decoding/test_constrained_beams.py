@@ -115,7 +115,8 @@ def test_words_that_find_no_room_before_a_forced_end_are_left_out(llama_pair: Ma
     ours, _ = llama_pair(1)
     asked = arguments({"force_words_ids": [[10, 11, 12, 13, 14]], "max_new_tokens": 4, "forced_eos_token_id": 2})
     [row] = ours.generate([PROMPTS[0]], num_return_sequences=1, **asked).tolist()
-    assert row[-1] == 2 and len(row) == len(PROMPTS[0]) + 4
+    assert row[-1] == 2
+    assert len(row) == len(PROMPTS[0]) + 4
     assert ours._engine_slot.engine.pool.held == 0
 
 
