@@ -37,7 +37,8 @@ class Memory:
     def fork(self) -> Memory:
         """Another with the same states."""
         twin = Memory()
-        twin._states = {owner: dict(states) for owner, states in self._states.items()}
+        if self._states:
+            twin._states = {owner: dict(states) for owner, states in self._states.items()}
         return twin
 
     def rewind(self, length: int) -> None:

@@ -116,9 +116,12 @@ class Task:
 
     def context(self, sequence: Sequence, length: int | None = None) -> Context:
         """What rules may look at behind the first `length` tokens that a sequence holds or reads now; None: all."""
-        # A sequence that slides has lost its beginning.
-        tokens = self.text() if self.decoding.context else sequence.text[:length]
-        return Context(tokens, len(self.prompt) + self.decoding.healed, self.decoding.seed, sequence.memory)
+        decoding = self.decoding
+        if decoding.context:
+            tokens = self.text()  # a sequence that slides has lost its beginning
+        else:
+            tokens = sequence.text if length is None else sequence.text[:length]
+        return Context(tokens, len(self.prompt) + decoding.healed, decoding.seed, sequence.memory)
 
     def text(self) -> NDArray[np.int64]:
         """The prompt and what has been committed, (length,); a view that is right until the next commit."""

@@ -187,7 +187,7 @@ WANTS: tuple[type[Want], ...] = (
 )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, slots=True)
 class Candidates:
     """Tokens and their log-probabilities, best first; equal ones in the order of their ids."""
 

@@ -39,7 +39,8 @@ def deliver(shares: Sequence[Share], forward: Forward, backend: Backend) -> None
         backend: it, whose head looks at hidden states.
     """
     groups: dict[type, list[Row]] = {}
-    lenses, complete = _Lenses(backend), list[Asked]()
+    lenses = _Lenses(backend)
+    complete: list[Asked] = []
     row = scored = 0
     for share, chosen in zip(shares, forward.chosen or repeat(None)):
         pending = share.pending
@@ -60,7 +61,8 @@ def deliver(shares: Sequence[Share], forward: Forward, backend: Backend) -> None
     lenses.look()
     for asked in complete:
         _join(asked, forward.logits)
-    _answer(groups, forward.logits)
+    if groups:
+        _answer(groups, forward.logits)
 
 
 def select(selections: Sequence[Asked]) -> None:
@@ -115,7 +117,7 @@ def _take(asked: Asked, chosen: Chosen) -> None:
         answer = Candidates(np.zeros(0, np.int64), np.zeros(0))
     elif not asked.request.done:
         asked.request.fail(ArgumentError(NO_NUMBERS_MESSAGE if chosen == NO_NUMBERS else NOTHING_LEFT_MESSAGE))
-    asked.settle(answer)
+    asked.answer, asked.done = answer, True
 
 
 def _isolated(answer: Callable[[list[Row], Array], list[Any]], rows: list[Row], logits: Array) -> None:

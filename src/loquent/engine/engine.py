@@ -141,9 +141,11 @@ class Engine:
 
     def _used(self) -> list[Reader]:
         """The further readers that running requests read with, in the order of the requests."""
-        running = self.scheduler.running
-        readers = [request.task.decoding.readers for request in running]
-        return list(dict.fromkeys([reader for own in readers for reader in own])) if any(readers) else []
+        readers: dict[Reader, None] = {}
+        for request in self.scheduler.running:
+            if request.task.decoding.readers:
+                readers |= dict.fromkeys(request.task.decoding.readers)
+        return list(readers)
 
     def _waits_for_drafts(self) -> bool:
         """Whether the model's pass is put off until the drafts of all requests are ready to be verified in it.

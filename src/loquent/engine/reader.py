@@ -52,7 +52,10 @@ class Reader:
     def run(self, shares: Items[Share]) -> Forward:
         """One forward pass; the sequences hold what has been read afterwards."""
         segments = self._segments(shares)
-        layers = {layer: None for share in shares for layer in share.pending.layers}
+        layers: dict[int, None] = {}
+        for share in shares:
+            if share.pending.layers:
+                layers |= dict.fromkeys(share.pending.layers)
         forward = self.backend.run(self._store, segments, tuple(layers))
         for share in shares:
             share.pending.read.sequence.extend()
@@ -86,12 +89,13 @@ class Reader:
     def _segments(self, shares: Items[Share]) -> list[Segment]:
         segments: list[Segment] = []
         copies: list[tuple[int, int]] = []
+        incremental, selects = self.backend.incremental, self.backend.selects
         for share in shares:
             pending = share.pending
             sequence, tokens, request = pending.read.sequence, pending.read.tokens, pending.request
             if share.count < len(tokens):
                 tokens = tokens[pending.fed : pending.fed + share.count]
-            if not self.backend.incremental:
+            if not incremental:
                 tokens = np.concatenate([sequence.tokens, tokens])
                 memory = sequence.memory.fork()  # the text stays the same
                 sequence.rewind(0)
@@ -103,7 +107,7 @@ class Reader:
                     copies = []
                 copies += needed
             choice = None
-            if share.last and request.chooser is not None and self.backend.selects and len(pending.asked) == 1:
+            if selects and share.last and request.chooser is not None and len(pending.asked) == 1:
                 choice = request.chooser.choice(pending.number, pending.asked[0].want, sequence)
             scored = None if share.scored == share.rows else share.scored
             segments.append(

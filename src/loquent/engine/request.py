@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Sequence as Items
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,6 +72,19 @@ class PendingRead:
         if len(self.asked) == 1 and type(self.read.want) is not tuple:  # mostly
             return self.asked[0].answer
         return tuple([asked.answer for asked in self.asked])
+
+    @property
+    def is_reusable(self) -> bool:
+        """Whether it is for one row, as another that can take its place, and is no prompt that others may wait for."""
+        return self.keys is None and isinstance(self.read.want, LastRow)
+
+    def reuse(self, read: Read) -> PendingRead:
+        """Wait for another read instead, as the next step of most requests does: a new one takes longer to make."""
+        asked = self.asked[0]
+        self.read, self.left, self.fed = read, len(read.tokens), 0
+        asked.want = read.want  # type: ignore[assignment]  # a LastRow alone
+        asked.sequence, asked.answer, asked.done = read.sequence, None, False
+        return self
 
     def advance(self, count: int) -> None:
         """The model has seen `count` more tokens."""
@@ -157,17 +171,25 @@ class Request:
         try:
             asks = self.strategy.send(answers)  # type: ignore[arg-type]  # None starts it
             self.rounds += 1
-            _check(asks)
-            self.reads, self.selections = [], []
-            for number, ask in enumerate(asks):
-                if type(ask) is Read:
-                    self.reads.append(self._pending(number, ask))
-                elif isinstance(ask, Select):
-                    self.selections.append(Asked(self, ask.want, ask.sequence, number, ask))
+            if len(asks) == len(self.reads) == 1 and _is_plain(asks[0]) and self.reads[0].is_reusable:  # mostly
+                self.reads[0].reuse(asks[0])
+            else:
+                _check(asks)
+                self._expect(asks)
         except StopIteration:
             self.finish()
         except Exception as error:  # a strategy's or a caller's criterion's failure is this request's alone
             self.fail(error)
+
+    def _expect(self, asks: Items[Read | Select]) -> None:
+        before, self.reads, self.selections = self.reads, [], []
+        for number, ask in enumerate(asks):
+            if isinstance(ask, Select):
+                self.selections.append(Asked(self, ask.want, ask.sequence, number, ask))
+            elif number < len(before) and _is_plain(ask) and before[number].is_reusable:
+                self.reads.append(before[number].reuse(ask))
+            else:
+                self.reads.append(self._pending(number, ask))
 
     def _pending(self, number: int, read: Read) -> PendingRead:
         sequence, count = read.sequence, len(read.tokens)
@@ -195,11 +217,11 @@ def _cleared_too_late(*_: object) -> None:
 
 def _check(asks: Asks) -> None:
     """Refuses what would never be answered or would lose pages; a strategy's author made a mistake then."""
-    if len(asks) == 1 and _is_plain(asks[0]):  # mostly
-        return
     if not asks or len({type(ask) for ask in asks}) > 1:
         raise ValueError("a strategy must ask for one thing or more, either reads or selections")
     for ask in asks:
+        if _is_plain(ask):  # mostly
+            continue
         if isinstance(ask, Read):
             _check_read(ask)
         elif ask.sequence.closed:
@@ -210,7 +232,8 @@ def _check(asks: Asks) -> None:
         raise ValueError("a strategy must read each sequence once at a time")
 
 
-def _is_plain(ask: Read | Select) -> bool:
+def _is_plain(ask: Read | Select) -> TypeGuard[Read]:
+    """Whether it is a read for one row as it should be."""
     return type(ask) is Read and type(ask.want) in _LAST_ROWS and len(ask.tokens) > 0 and not ask.sequence.closed
 
 

@@ -103,7 +103,7 @@ class Scheduler:
             if not budget:
                 break
             if read.waits_for is None:
-                count = min(read.left, budget)
+                count = 1 if read.left == 1 else min(read.left, budget)  # 1, mostly
                 shares.append(_share(read, count))
                 budget -= count
         return shares

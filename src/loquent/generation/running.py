@@ -89,7 +89,10 @@ class Run:
             with self.engine.lock:  # one turn for the step and its news, not as many as there are requests
                 if not all(request.handle.done for request in live.values()):  # by another thread's steps, perhaps
                     self.engine.step()
-                news = [(request, *request.handle.news(), request.handle.new_events()) for request in live.values()]
+                news = [
+                    (request, *request.handle.news(), request.handle.new_events() if request.decoding.traced else ())
+                    for request in live.values()
+                ]
             for request, tokens, ended, error, told in news:
                 if error:
                     raise error
@@ -97,7 +100,7 @@ class Run:
                     del live[request.first]
                     yield from _last_events(request, tuple(tokens), tuple(told))
                 elif tokens or told:
-                    yield StreamEvent(request.first, tuple(tokens), trace=tuple(told))
+                    yield StreamEvent(request.first, tuple(tokens), None, tuple(told))
         tidy(self.engine)
 
     def stream(self) -> Generator[StreamEvent, None, None]:

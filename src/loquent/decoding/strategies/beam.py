@@ -37,10 +37,13 @@ Pool = Callable[[Items[Candidate], Items[Candidates], int], list[Candidate]]
 def beam_search(task: Task, *, width: int, length_penalty: float, early_stopping: EarlyStopping) -> Strategy:
     """Ranks the best `task.decoding.returned` of at most `width` finished hypotheses."""
     ranking = Ranking(width, length_penalty, early_stopping, task.decoding.stopping.max_new_tokens)
-    return search(task, ranking, lambda count, lane: Top(count), extensions)
+    want = Top(pool_size(task, width))
+    return search(task, ranking, lambda count, lane: want, extensions)
 
 
-def search(task: Task, ranking: Ranking, want: Callable[[int, int], Want], pool_of: Pool) -> Strategy:
+def search(
+    task: Task, ranking: Ranking, want: Callable[[int, int], Want], pool_of: Pool, *, drawn: bool = False
+) -> Strategy:
     """Beams, whatever their candidates come from.
 
     Args:
@@ -48,6 +51,7 @@ def search(task: Task, ranking: Ranking, want: Callable[[int, int], Want], pool_
         ranking: how hypotheses compare.
         want: what is asked behind each beam, by how many candidates there are and the beam's number.
         pool_of: makes the candidates of it.
+        drawn: whether they come in another order than best first.
     """
     sequences, beams = [task.open()], [Candidate(0, (), 0.0)]
     feeds: list[Items[int] | NDArray[np.int64]] = [task.prompt]
@@ -62,7 +66,7 @@ def search(task: Task, ranking: Ranking, want: Callable[[int, int], Want], pool_
         ended = [(candidate, reason) for candidate, reason in zip(pool[:width], reasons) if reason]
         finished.add(ended)
         live = [candidate for candidate, reason in zip(pool, reasons) if not reason]
-        beams = sorted(live, key=lambda candidate: candidate.order)[:width]
+        beams = (sorted(live, key=lambda candidate: candidate.order) if drawn else live)[:width]
         is_over = not beams or finished.are_final(beams[0])
         if task.note:
             task.note(Branched(step, told(pool, [] if is_over else beams, ended)))

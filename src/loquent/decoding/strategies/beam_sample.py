@@ -20,7 +20,7 @@ from loquent.decoding.wants import Candidates, Draws
 def beam_sampling(task: Task, *, width: int, length_penalty: float, early_stopping: EarlyStopping) -> Strategy:
     """Ranks the best `task.decoding.returned` of at most `width` finished hypotheses that were drawn."""
     ranking = Ranking(width, length_penalty, early_stopping, task.decoding.stopping.max_new_tokens)
-    return search(task, ranking, Draws, drawn_together)
+    return search(task, ranking, Draws, drawn_together, drawn=True)
 
 
 def drawn_together(beams: Items[Candidate], answers: Items[Candidates], count: int) -> list[Candidate]:

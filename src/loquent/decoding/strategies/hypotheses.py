@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable
 from collections.abc import Sequence as Items
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from loquent.decoding.stopping import Reason
 from loquent.decoding.task import Hypothesis, Task
@@ -24,8 +24,7 @@ EarlyStopping = bool | Literal["never"]
 DECIMALS = 5
 
 
-@dataclass(frozen=True)
-class Candidate:
+class Candidate(NamedTuple):
     """A live beam's extension by one token: which beam, all of its generated tokens, and their log-probability."""
 
     parent: int
@@ -77,7 +76,9 @@ class Finished:
 
     def add(self, ended: Iterable[Ended]) -> None:
         """Keep those that are among the best."""
-        self.best = sorted([*self.best, *ended], key=self.ranking.order)[: self.ranking.width]
+        new = list(ended)
+        if new:
+            self.best = sorted([*self.best, *new], key=self.ranking.order)[: self.ranking.width]
 
     def are_final(self, rival: Candidate) -> bool:
         """Whether there are as many as are wanted, and none of them gives way to what becomes of `rival`."""
