@@ -122,6 +122,6 @@ def make(name: str, family: str, switches: dict[str, Any]) -> None:
 if __name__ == "__main__":
     if not transformers.__version__.startswith("5.23."):
         raise SystemExit(f"this needs transformers 5.23, not {transformers.__version__}")
-    shutil.rmtree(GOLDEN, ignore_errors=True)
     for case, (model_type, fields) in CASES.items():
+        shutil.rmtree(GOLDEN / case, ignore_errors=True)
         make(case, model_type, fields)

@@ -14,7 +14,7 @@ from torch import Tensor
 import loquent
 
 GOLDEN = Path(__file__).parent / "golden"
-CASES = sorted(folder.name for folder in GOLDEN.iterdir())
+CASES = sorted(folder.name for folder in GOLDEN.iterdir() if folder.is_dir())
 EXPERTS = [name for name in CASES if "experts" in name]
 
 
