@@ -49,4 +49,4 @@ class Record(OrderedDict[str, Any]):
 
     @classmethod
     def _names(cls) -> list[str]:
-        return [field.name for field in fields(cls)]  # type: ignore[arg-type]
+        return [field.name for field in fields(cls)]  # type: ignore[arg-type]  # the subclasses are dataclasses

@@ -18,6 +18,7 @@ C = TypeVar("C", bound="BaseWatermarkingConfig")
 _SEED_LIMIT = 1 << 63
 
 
+@dataclass(frozen=True)
 class BaseWatermarkingConfig:
     """What the configs have in common: they are compared, printed and stored as dictionaries."""
 
@@ -29,7 +30,7 @@ class BaseWatermarkingConfig:
             ArgumentError: a name is of no field, or a value cannot work.
         """
         values = {**config_dict, **changes}
-        known = {field.name for field in fields(cls)}  # type: ignore[arg-type]  # each is a dataclass
+        known = {field.name for field in fields(cls)}
         unknown = ", ".join(map(repr, sorted(values.keys() - known)))
         if unknown:
             raise ArgumentError(
@@ -44,7 +45,7 @@ class BaseWatermarkingConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """The fields and their values."""
-        return asdict(self)  # type: ignore[call-overload,no-any-return]  # each is a dataclass
+        return asdict(self)
 
     def to_json_string(self) -> str:
         """The fields as JSON."""

@@ -14,7 +14,7 @@ from loquent.decoding.arguments.surroundings import DEFAULT_NEW_TOKENS, Surround
 from loquent.decoding.recording import Recorded
 from loquent.decoding.task import Decoding, Hypothesis
 from loquent.decoding.trace import Event
-from loquent.engine import Engine, Handle
+from loquent.engine import Backend, Engine, Handle
 from loquent.errors import ArgumentError
 from loquent.generation.assistants import assistant_of
 from loquent.generation.binding import Bound, engine_of
@@ -184,11 +184,8 @@ def start(
     negative = read_negative_prompts(negative_prompt_ids, negative_prompt_attention_mask, configs)
     seeds = row_seeds(seed, configs)
     engine = engine_of(model)
-    around = Surroundings(
-        vocabulary=engine.backend.vocabulary,
-        max_positions=engine.backend.max_positions,
-        layers=engine.backend.layers,
-        tied=engine.backend.tied,
+    around = replace(
+        _facts(engine.backend),
         tokenizer=tokenizer,
         processors=callables(logits_processor, "logits_processor"),
         criteria=callables(stopping_criteria, "stopping_criteria"),
@@ -196,7 +193,6 @@ def start(
         as_given=None if prompts.as_tensors == model.gives_tensors else partial(tensor_like, prompts),
         slide=context_overflow == "slide",
         default_new_tokens=default_new_tokens,
-        free_rows=engine.backend.free_rows,
         as_ids=lambda tokens: tensor_like(prompts, tokens[None, :]),
     )
     wanted = _recorded(model, configs)
@@ -211,6 +207,17 @@ def start(
             requests.append((row, _within(ends, told)))
     engine.refresh()
     return _submitted(Run(engine, prompts, configs, []), requests)
+
+
+def _facts(backend: Backend) -> Surroundings:
+    """What a model is, for requests to be resolved against."""
+    return Surroundings(
+        vocabulary=backend.vocabulary,
+        max_positions=backend.max_positions,
+        layers=backend.layers,
+        tied=backend.tied,
+        free_rows=backend.free_rows,
+    )
 
 
 def _submitted(run: Run, requests: Sequence[tuple[int, Decoding]]) -> Run:
