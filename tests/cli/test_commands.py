@@ -161,9 +161,12 @@ def test_neither_errors_nor_json_steer_the_terminal(
     assert json.loads(out) == {"text": "a\x1b[2J\x9b2Jé"}
 
 
+SLOWLY = {"LOQUENT_NATIVE": "0"}
+"""The native core writes hundreds of tokens sooner than they can be interrupted; torch takes about a second."""
+
+
 def test_interrupting_generate_keeps_what_there_is(in_terminal: Any, stories: str) -> None:
-    # Without EOS and with sliding off, 500 tokens take long enough to be interrupted.
-    started = in_terminal("generate", PROMPT, "-m", stories, "-n", "490", "--min-new-tokens", "490")
+    started = in_terminal("generate", PROMPT, "-m", stories, "-n", "490", "--min-new-tokens", "490", **SLOWLY)
     started.read_until("there was a little")
     started.interrupt()
     assert started.end() == 130
@@ -173,7 +176,7 @@ def test_interrupting_generate_keeps_what_there_is(in_terminal: Any, stories: st
 
 def test_a_conversation_in_a_terminal(in_terminal: Any, stories: str, tmp_path: Path) -> None:
     saved = tmp_path / "talk.json"
-    chat = in_terminal("chat", "-m", stories, "--raw", "-n", "400", "--min-new-tokens", "400", NO_COLOR="1")
+    chat = in_terminal("chat", "-m", stories, "--raw", "-n", "400", "--min-new-tokens", "400", NO_COLOR="1", **SLOWLY)
     chat.read_until("> ")
     chat.type("Once upon a time, there\n")
     chat.read_until(" was ")
