@@ -1,8 +1,20 @@
 """Who holds which page of a KV store: counting, sharing, copy-on-write and remembered prefixes; no tensors."""
 
+from loquent.cache.layout import PLAIN, Coding, PageGroup, StoreKind
 from loquent.cache.memory import Memory
 from loquent.cache.pool import PagePool
 from loquent.cache.prefix import PageKey, PrefixIndex, page_keys
 from loquent.cache.sequence import Sequence
 
-__all__ = ["Memory", "PageKey", "PagePool", "PrefixIndex", "Sequence", "page_keys"]
+__all__ = [
+    "PLAIN",
+    "Coding",
+    "Memory",
+    "PageGroup",
+    "PageKey",
+    "PagePool",
+    "PrefixIndex",
+    "Sequence",
+    "StoreKind",
+    "page_keys",
+]

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from loquent.cache import PLAIN, PageGroup, StoreKind
 from loquent.decoding.choice import Choice, Chosen
 
 Array = Any
@@ -19,19 +20,23 @@ Array = Any
 class Segment:
     """The tokens that one sequence has read in one step; a step's segments are packed end to end, without padding.
 
-    The segment's tokens take the positions `start` to `start + len(tokens)` of its sequence, and their keys and values
-    go to the same slots of `pages`: position p lives in slot `p % page_size` of page `pages[p // page_size]`.
+    The segment's tokens take the positions `start` to `start + len(tokens)` of its sequence. `tables` has a page table
+    for each of the store's groups: position p lives in slot `p % page_size` of page `tables[g][p // page_size]`. Pages
+    that no query of the segment sees, behind a window, may be -1. The table of a coded group has
+    `group.stop(start + len(tokens), page_size)` pages, of which the first `coded[g]` hold what they are to hold: the
+    others are to be coded in this step, of the exact pages, before its queries read.
 
     The arrays and the choice are the engine's own: they hold for the step, and a backend that keeps them copies them.
     """
 
     tokens: NDArray[np.int64]  # (n,), n >= 1
     start: int  # how many tokens of the sequence the store holds already
-    pages: NDArray[np.int64]  # (ceil((start + n) / page_size),)
+    tables: tuple[NDArray[np.int64], ...]  # (pages,) for each group
     rows: int  # how many of the last tokens want a row: 0 (a chunk of a prompt), 1, or more
     span: int  # the longest the sequence may become: fixes rotary scalings that depend on the length
     choice: Choice | None = None  # how the last row is answered, where the backend `selects`; it alone is scored then
     scored: int | None = None  # how many of the last of its rows want logits, not hidden states alone; None: all
+    coded: tuple[int, ...] = ()  # for each group, where the store has coded ones
 
     @property
     def logit_rows(self) -> int:
@@ -61,21 +66,38 @@ class Store(Protocol):
     """The memory behind the pages of one model; who uses which page is decided above it (`loquent.cache`)."""
 
     @property
-    def bytes_per_page(self) -> int:
-        """The memory of one page, all layers and planes."""
+    def page_size(self) -> int:
+        """Tokens per page, of all groups."""
 
     @property
-    def pages(self) -> int:
-        """How many pages there are now."""
+    def groups(self) -> Sequence[PageGroup]:
+        """What its pages are made of; each group numbers its pages by itself."""
 
-    def resize(self, pages: int) -> None:
-        """Grow or shrink to `pages`; pages below the smaller of both counts keep their content."""
+    @property
+    def place(self) -> str:
+        """Where the pages are: "memory" (the device's, or the process's), "host" or "file"."""
 
-    def clear(self, pages: Sequence[int]) -> None:
-        """Fill whole pages with zeros, all layers and planes."""
+    @property
+    def format(self) -> str:
+        """What the bytes of `read_pages` mean: equal where another store of this or another process can take them."""
 
-    def copy(self, sources: Sequence[int], targets: Sequence[int]) -> None:
-        """Copy whole pages, all layers and planes; no page is both a source and a target."""
+    def pages(self, group: int) -> int:
+        """How many pages of a group there are now."""
+
+    def resize(self, group: int, pages: int) -> None:
+        """Grow or shrink a group to `pages`; pages below the smaller of both counts keep their content."""
+
+    def clear(self, group: int, pages: Sequence[int]) -> None:
+        """Fill whole pages with zeros, all layers and planes of the group."""
+
+    def copy(self, group: int, sources: Sequence[int], targets: Sequence[int]) -> None:
+        """Copy whole pages, all layers and planes of the group; no page is both a source and a target."""
+
+    def read_pages(self, group: int, pages: Sequence[int]) -> NDArray[np.uint8]:
+        """The content of whole pages, (pages, bytes_per_page)."""
+
+    def write_pages(self, group: int, pages: Sequence[int], content: NDArray[np.uint8]) -> None:
+        """Put content that `read_pages` gave, (pages, bytes_per_page), into whole pages."""
 
 
 class Backend(Protocol):
@@ -122,8 +144,13 @@ class Backend(Protocol):
         A backend and what it was `truncated` to are asked each for itself, in any order.
         """
 
-    def open_store(self, page_size: int) -> Store:
-        """A new store with no pages yet."""
+    def open_store(self, page_size: int, kind: StoreKind = PLAIN) -> Store:
+        """A new store with no pages yet; a coded one has pages of `kind.coding.group` tokens.
+
+        Raises:
+            ArgumentError: a kind that the backend cannot have; says why, and what to do.
+            MissingExtraError: a library that is not installed.
+        """
 
     def prefix_key(self, span: int) -> Hashable:
         """What, besides its tokens, a sequence's keys and values depend on: equal keys may share pages."""

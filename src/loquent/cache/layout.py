@@ -1,0 +1,58 @@
+"""What a KV store is made of: plain data that requests, sequences and stores agree on; no memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Coding:
+    """Keys and values in a few bits, as in KIVI (Liu et al. 2024, 2402.02750): see `docs/memory.md` for the arithmetic.
+
+    A page holds `group` tokens. Query t sees a page coded where the page ends `residual` or more tokens before the end
+    of what t sees, itself included (`PageGroup.coded`), and exactly where it does not: that depends on the positions
+    alone, not on how the text was cut into reads.
+    """
+
+    bits: int = 4
+    group: int = 64  # tokens of a page and of a group of keys (of one channel); channels of a group of values
+    residual: int = 128  # of the last tokens, at least so many are seen exactly
+    library: str | None = None  # "quanto" or "hqq", which then do the arithmetic in their way; None: our own
+    axis_key: int = 0  # for a library
+    axis_value: int = 0
+
+
+@dataclass(frozen=True)
+class StoreKind:
+    """How a request's keys and values are kept. The plain kind holds them as the backend computes them, in memory."""
+
+    coding: Coding | None = None
+    offloaded: bool = False  # on a GPU's host, or in a mapped file where the model runs on the CPU
+    folder: str | None = None  # of such files; None: the system's for temporary files
+
+
+PLAIN = StoreKind()
+
+
+@dataclass(frozen=True)
+class PageGroup:
+    """Planes that share page tables: those of all layers that see the same span of tokens, in one form.
+
+    A store has one group or more. Exact groups are written token by token. Coded ones (`residual` is not None) are
+    written a page at a time, of exact pages, once the page lies so far back that a query sees it coded; their pages
+    never change.
+    """
+
+    bytes_per_page: int
+    window: int | None = None  # how many tokens a query sees, itself included; None: all
+    residual: int | None = None
+
+    def first(self, length: int, page_size: int) -> int:
+        """The first page that queries at position `length` and behind may see."""
+        return 0 if self.window is None else max(0, length + 1 - self.window) // page_size
+
+    def stop(self, length: int, page_size: int) -> int:
+        """How many pages there are, those before `first` counted, once `length` tokens have been read."""
+        if self.residual is None:
+            return -(-length // page_size)
+        return max(0, length - self.residual) // page_size
