@@ -125,9 +125,10 @@ void Plan::run(const Batch& batch, const std::vector<int64_t>& page_counts, Stor
     check(batch, page_counts, store);
     for (const Choice& choice : wanted.choices) check_choice(choice, vocabulary_);
     make_room(batch.rows);
+    for (RotaryTable& table : tables_) table.begin_step();
     for (const auto& segment : batch.segments)
         for (int64_t rotary = 0; rotary < rotaries_; ++rotary)
-            tables_[segment.tables[rotary]].reach(segment.start + segment.length);
+            tables_[segment.tables[rotary]].reach(segment.start, segment.start + segment.length);
     Step step{batch, store, Pool::shared(), wanted, batch.rows};
     auto before = profiling_ ? Clock::now() : Clock::time_point();
     for (auto& operation : operations_) {
