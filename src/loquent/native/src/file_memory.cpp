@@ -11,6 +11,7 @@
 #include <cstdio>
 #include <cstring>
 #include <new>
+#include <string>
 
 namespace loquent {
 namespace {
@@ -65,9 +66,8 @@ std::string free_in_words(int file) {
 
 }  // namespace
 
-FileMemory::FileMemory(int file, std::string folder)
-    : file_(fcntl(file, F_DUPFD_CLOEXEC, 0)), folder_(std::move(folder)), process_(getpid()) {
-    if (file_ < 0) throw std::runtime_error(std::string("the store's file cannot be used: ") + std::strerror(errno));
+FileMemory::FileMemory(int file) : file_(fcntl(file, F_DUPFD_CLOEXEC, 0)), process_(getpid()) {
+    if (file_ < 0) throw std::invalid_argument(std::string("the store's file cannot be used: ") + std::strerror(errno));
 }
 
 FileMemory::~FileMemory() { close(file_); }
@@ -111,9 +111,8 @@ void FileMemory::reserve(int64_t offset, int64_t size, int64_t wanted) {
     const int error = reserve_blocks(file_, offset, size);
     if (!error) return;
     free_[size].push_back({offset, punch(offset, size)});
-    throw NoRoomOnDisk("offload_folder=" + folder_ + " has no room for " + in_words(wanted) +
-                       " more of keys and values (" + std::strerror(error) + "); " + free_in_words(file_) +
-                       " are free. Free some, name a folder on a larger disk, or ask for a shorter context.");
+    throw NoRoomOnDisk("no room for " + in_words(wanted) + " more (" + std::strerror(error) + "): " +
+                       free_in_words(file_) + " are free");
 }
 
 bool FileMemory::punch(int64_t offset, int64_t size) const {

@@ -9,12 +9,11 @@
 #include <memory>
 #include <mutex>
 #include <stdexcept>
-#include <string>
 #include <vector>
 
 namespace loquent {
 
-/// The file's disk cannot hold what is wanted; the message says how much that is, how much is free, and what to do.
+/// The file's disk cannot hold what is wanted; the message, "no room for ...", says how much that is, and what is free.
 class NoRoomOnDisk : public std::runtime_error {
     using std::runtime_error::runtime_error;
 };
@@ -26,9 +25,9 @@ class NoRoomOnDisk : public std::runtime_error {
 /// changes nothing in the file, and is refused everything else (`check_process`).
 class FileMemory : public std::enable_shared_from_this<FileMemory> {
 public:
-    /// Over a copy of this open descriptor, of an empty file; `folder` is what messages call its place.
-    /// Throws std::runtime_error where the descriptor is none.
-    FileMemory(int file, std::string folder);
+    /// Over a copy of this open descriptor, of an empty file that has no name.
+    /// Throws std::invalid_argument where the descriptor is none.
+    explicit FileMemory(int file);
     ~FileMemory();
     FileMemory(const FileMemory&) = delete;
     FileMemory& operator=(const FileMemory&) = delete;
@@ -53,7 +52,6 @@ private:
     void give_back(uint8_t* piece, int64_t offset, int64_t size);
 
     int file_;
-    const std::string folder_;
     const pid_t process_;
     std::mutex mutex_;
     int64_t end_ = 0, pieces_ = 0;

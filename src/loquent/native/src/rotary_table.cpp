@@ -1,7 +1,6 @@
 // Angles are float32 products, as transformers makes them; their cosines and sines are taken in double.
 #include "rotary_table.hpp"
 
-#include <algorithm>
 #include <cmath>
 
 namespace loquent {
@@ -18,7 +17,7 @@ void RotaryTable::begin_step() {
     ++step_;
     if (held_ <= kKeptBlocks) return;
     for (Block& block : blocks_)
-        if (block.numbers && block.used + 1 < step_) block.numbers.reset(), --held_;
+        if (!block.numbers.empty() && block.used + 1 < step_) block.numbers = {}, --held_;
 }
 
 void RotaryTable::reach(int64_t start, int64_t stop) {
@@ -26,13 +25,13 @@ void RotaryTable::reach(int64_t start, int64_t stop) {
     if (end > static_cast<int64_t>(blocks_.size())) blocks_.resize(end);
     for (int64_t index = start / kBlock; index < end; ++index) {
         blocks_[index].used = step_;
-        if (!blocks_[index].numbers) fill(index);
+        if (blocks_[index].numbers.empty()) fill(index);
     }
 }
 
 void RotaryTable::fill(int64_t index) {
     const int64_t count = kBlock * pairs();
-    auto numbers = std::make_unique<float[]>(2 * count);
+    std::vector<float> numbers(2 * count);
     for (int64_t i = 0; i < count; ++i) {
         const float angle = static_cast<float>(index * kBlock + i / pairs()) * frequencies_[i % pairs()];
         numbers[i] = static_cast<float>(std::cos(static_cast<double>(angle))) * factor_;

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <vector>
 
 namespace loquent {
@@ -23,7 +22,7 @@ public:
     int64_t pairs() const { return (int64_t)frequencies_.size(); }
     /// `pairs` numbers for each position from this one to the end of its block.
     const float* cosines(int64_t position) const {
-        return blocks_[position / kBlock].numbers.get() + position % kBlock * pairs();
+        return blocks_[position / kBlock].numbers.data() + position % kBlock * pairs();
     }
     const float* sines(int64_t position) const { return cosines(position) + kBlock * pairs(); }
 
@@ -32,8 +31,8 @@ public:
 
 private:
     struct Block {
-        std::unique_ptr<float[]> numbers;   // cosines, then sines
-        int64_t used = 0;                   // the last step that used it
+        std::vector<float> numbers;   // cosines, then sines; none: forgotten
+        int64_t used = 0;             // the last step that used it
     };
     void fill(int64_t index);
 
