@@ -18,7 +18,7 @@ class NoRoomOnDisk : public std::runtime_error {
     using std::runtime_error::runtime_error;
 };
 
-/// Pieces of one file that nobody else writes to. A piece's blocks are reserved before it is mapped, so that a full disk
+/// Pieces of one file that nobody else writes to. Blocks are reserved before a piece is mapped, so that a full disk
 /// is an exception and never the signal of a write that cannot be kept; a piece that goes gives them back.
 ///
 /// The pieces belong to the process that made them: a forked child shares the file, so it may let go of them, which
