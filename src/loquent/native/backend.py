@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from loquent.cache import PLAIN, StoreKind
 from loquent.engine.backend import Array, Forward, Segment, Store, check_depth, check_layers, check_states
+from loquent.engine.host_memory import free_host_memory
 from loquent.errors import ArgumentError
 from loquent.native.extension import core
 from loquent.native.lowering import Lowered, lower
@@ -129,6 +130,10 @@ class NativeBackend:
         what = f"{core().instruction_set()}, {largest.kind}{where}, {threads} thread{'s' * (threads > 1)}"
         some = "" if self.layers == self._blocks else f"; the first {self.layers} of {self._blocks} blocks"
         return f"native ({what}{some})"
+
+    def free_memory(self) -> int | None:
+        """How many bytes the host has left; None: nothing says."""
+        return free_host_memory()
 
     def weights_changed(self) -> bool:
         """Whether the weights have changed since this was last asked; from then on the new ones are used."""
