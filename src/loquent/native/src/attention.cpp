@@ -270,10 +270,25 @@ void Step::read(const float* qkv, int64_t qkv_stride, float* read, int64_t read_
     join(read, read_stride);
 }
 
+/// Have a layer's pages brought from the disk, for the step's attention to find them in memory.
+void read_ahead(const Store& store, const Batch& batch, int64_t layer) {
+    const int64_t number = store.group_of(layer), page_size = store.page_size();
+    const PageMemory& memory = store.group(number);
+    std::vector<bool> marked(memory.chunks());
+    for (const Segment& segment : batch.segments) {
+        const int64_t stop = (segment.start + page_size - 1) / page_size;   // what it writes is in memory then
+        for (int64_t i = memory.shape().first(segment.start, page_size); i < stop; ++i)
+            marked[memory.chunk_of(segment.pages[number].pages[i])] = true;
+    }
+    memory.read_ahead(layer, marked);
+}
+
 }  // namespace
 
 void attend(Pool& pool, const AttentionPart& part, const Batch& batch, Store& store,
             const std::vector<RotaryTable>& tables, float* qkv, int64_t qkv_stride, float* read, int64_t read_stride) {
+    // The last layer's attention asks for the first layer's pages: the next step's are mostly the same.
+    if (store.in_file()) read_ahead(store, batch, (part.layer + 1) % store.layers());
     Step step(pool, part, batch, store, tables);
     step.write(qkv, qkv_stride);
     step.choose_keys();

@@ -97,6 +97,7 @@ float* Plan::logits(int64_t rows) {
 void Plan::check(const Batch& batch, const Store& store) const {
     if (batch.segments.empty()) throw std::invalid_argument("a step needs at least one segment.");
     if (operations_.empty()) throw std::invalid_argument("the plan has no operations.");
+    store.check_process();
     for (const auto& part : attentions_)
         if (!fits(part, store)) throw std::invalid_argument("the store was not opened for this plan.");
     for (int64_t row = 0; row < batch.rows; ++row)
