@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from loquent.cache import PageGroup, StoreKind
+from loquent.cache import PageGroup, StoreKind, layer_groups
 from loquent.errors import ArgumentError
 from loquent.native.extension import core
 
@@ -24,14 +23,6 @@ class LayerShape(NamedTuple):
     head_dim: int
     masked: bool  # whether there are dynamic mask values
     window: int | None  # how many tokens a query sees, itself included; None: all
-
-
-@dataclass(frozen=True)
-class _Layers:
-    """The layers of one group, and how many tokens a query sees there."""
-
-    numbers: tuple[int, ...]
-    window: int | None
 
 
 class NativeStore:
@@ -52,13 +43,13 @@ class NativeStore:
     def __init__(self, layers: Sequence[LayerShape], page_size: int, key_values: str, kind: StoreKind) -> None:
         if kind.coding is not None or kind.offloaded:
             raise ArgumentError("The native core has plain stores only.")
-        parts = _grouped(layers)
+        parts = layer_groups([layer.window for layer in layers])
         self.page_size = page_size
         self.memory: _core.Store = core().Store(
             [(layer.kv_heads, layer.head_dim, layer.masked) for layer in layers],
             page_size,
             key_values,
-            [(part.numbers, part.window or 0) for part in parts],
+            [(part.layers, part.window or 0) for part in parts],
         )
         self.groups = tuple(
             PageGroup(self.memory.bytes_per_page(index), part.window) for index, part in enumerate(parts)
@@ -106,12 +97,3 @@ class NativeStore:
             ValueError: content of another shape.
         """
         self.memory.write_pages(group, pages, content)
-
-
-def _grouped(layers: Sequence[LayerShape]) -> list[_Layers]:
-    """The groups of a plain store: one for each window that layers have, by the first layer that has it."""
-    windows = dict.fromkeys(layer.window for layer in layers)
-    return [
-        _Layers(tuple(number for number, layer in enumerate(layers) if layer.window == window), window)
-        for window in windows
-    ]
