@@ -5,13 +5,12 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from loquent.cache import PageGroup, StoreKind
+from loquent.cache import PageGroup, StoreKind, layer_groups
 from loquent.errors import ArgumentError, CapacityError
 from loquent.native.extension import core
 
@@ -26,14 +25,6 @@ class LayerShape(NamedTuple):
     head_dim: int
     masked: bool  # whether there are dynamic mask values
     window: int | None  # how many tokens a query sees, itself included; None: all
-
-
-@dataclass(frozen=True)
-class _Layers:
-    """The layers of one group, and how many tokens a query sees there."""
-
-    numbers: tuple[int, ...]
-    window: int | None
 
 
 class NativeStore:
@@ -52,7 +43,7 @@ class NativeStore:
     def __init__(self, layers: Sequence[LayerShape], page_size: int, key_values: str, kind: StoreKind) -> None:
         if kind.coding is not None:
             raise ArgumentError("The native core has exact stores only.")
-        parts = _grouped(layers)
+        parts = layer_groups([layer.window for layer in layers])
         self.page_size = page_size
         self.place = "file" if kind.offloaded else "memory"
         self._folder = kind.folder
@@ -61,7 +52,7 @@ class NativeStore:
                 [(layer.kv_heads, layer.head_dim, layer.masked) for layer in layers],
                 page_size,
                 key_values,
-                [(part.numbers, part.window or 0) for part in parts],
+                [(part.layers, part.window or 0) for part in parts],
                 None if file is None else file.fileno(),
             )
         self.groups = tuple(
@@ -132,12 +123,3 @@ def _unnamed_file(folder: str | None) -> IO[bytes]:
             f"offload_folder={folder!r} cannot hold keys and values ({error.strerror}). Name a folder that is there "
             "and can be written to."
         ) from error
-
-
-def _grouped(layers: Sequence[LayerShape]) -> list[_Layers]:
-    """The groups of a plain store: one for each window that layers have, by the first layer that has it."""
-    windows = dict.fromkeys(layer.window for layer in layers)
-    return [
-        _Layers(tuple(number for number, layer in enumerate(layers) if layer.window == window), window)
-        for window in windows
-    ]
