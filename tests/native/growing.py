@@ -81,5 +81,6 @@ def grow(kind: StoreKind, lengths: list[int]) -> list[int]:
 
 
 if __name__ == "__main__":
-    kind, folder, *lengths = sys.argv[1:]
-    print(json.dumps(grow(StoreKind(offloaded=True, folder=folder) if kind == "file" else PLAIN, list(map(int, lengths)))))
+    name, folder, *asked = sys.argv[1:]
+    store_kind = StoreKind(offloaded=True, folder=folder) if name == "file" else PLAIN
+    print(json.dumps(grow(store_kind, [int(length) for length in asked])))

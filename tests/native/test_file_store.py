@@ -119,7 +119,7 @@ def _leads_to(descriptor: str, folder: Path) -> bool:
 def test_a_folder_that_cannot_be_used_is_refused(tmp_path: Path, folder: str) -> None:
     (tmp_path / "file").write_text("")
     asked = str(tmp_path / folder)
-    with pytest.raises(ArgumentError, match="offload_folder='.*' cannot hold keys and values .*Name a folder"):
+    with pytest.raises(ArgumentError, match=r"offload_folder='.*' cannot hold keys and values .*Name a folder"):
         backend_of("llama").open_store(PAGE, StoreKind(offloaded=True, folder=asked))
 
 

@@ -72,7 +72,7 @@ class NativeStore:
         """
         try:
             self.memory.resize(group, pages)
-        except core().NoRoomOnDisk as error:
+        except core().DiskFullError as error:
             folder = tempfile.gettempdir() if self._folder is None else self._folder
             raise CapacityError(
                 f"offload_folder={folder!r} has {error}. Free some, name a folder on a larger disk, or ask for a "

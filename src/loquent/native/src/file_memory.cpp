@@ -111,7 +111,7 @@ void FileMemory::reserve(int64_t offset, int64_t size, int64_t wanted) {
     const int error = reserve_blocks(file_, offset, size);
     if (!error) return;
     free_[size].push_back({offset, punch(offset, size)});
-    throw NoRoomOnDisk("no room for " + in_words(wanted) + " more (" + std::strerror(error) + "): " +
+    throw DiskFull("no room for " + in_words(wanted) + " more (" + std::strerror(error) + "): " +
                        free_in_words(file_) + " are free");
 }
 

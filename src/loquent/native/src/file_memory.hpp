@@ -14,7 +14,7 @@
 namespace loquent {
 
 /// The file's disk cannot hold what is wanted; the message, "no room for ...", says how much that is, and what is free.
-class NoRoomOnDisk : public std::runtime_error {
+class DiskFull : public std::runtime_error {
     using std::runtime_error::runtime_error;
 };
 
@@ -33,7 +33,7 @@ public:
     FileMemory& operator=(const FileMemory&) = delete;
 
     /// `bytes` zeros, aligned to the system's pages. Pieces may outlive the object.
-    /// Throws NoRoomOnDisk, and std::logic_error in another process than the one that made the object.
+    /// Throws DiskFull, and std::logic_error in another process than the one that made the object.
     std::shared_ptr<uint8_t> allocate(int64_t bytes);
 
     /// Throws std::logic_error in another process than the one that made the object.

@@ -64,7 +64,7 @@ void write_pages(Store& store, int64_t group, nb::handle pages, Bytes content) {
 }  // namespace
 
 void bind_store(nb::module_& module) {
-    nb::exception<NoRoomOnDisk>(module, "NoRoomOnDisk");
+    nb::exception<DiskFull>(module, "DiskFullError");
     nb::class_<Store>(module, "Store", "The memory behind the pages of one model; see store.hpp.")
         .def("__init__", [](Store* self, nb::handle layers, int64_t page_size, const std::string& kind,
                             nb::handle groups, std::optional<int> file) {

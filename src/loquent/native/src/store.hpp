@@ -64,7 +64,7 @@ public:
     // Each of these throws std::logic_error where the pages are in a file that another process opened.
 
     /// Grow or shrink; pages below the smaller of both counts keep their content, new ones are zeros.
-    /// Throws NoRoomOnDisk, and has as many pages as before then.
+    /// Throws DiskFull, and has as many pages as before then.
     void resize(int64_t pages);
     void clear(const int64_t* pages, int64_t count);
     /// Copy whole pages; no page is both a source and a target.
@@ -76,8 +76,8 @@ public:
     /// Where in `chunks` a page is.
     int64_t chunk_of(int64_t page) const { return page >> shift_; }
     int64_t chunks() const { return (int64_t)chunks_.size(); }
-    /// Ask for one layer's planes in the chunks that are marked, where they are in a file: another thread's work, or the
-    /// next layer's, need not wait for the disk then.
+    /// Have one layer's planes in the chunks that are marked brought from the disk, where they are in a file, while
+    /// something else is worked on.
     void read_ahead(int64_t layer, const std::vector<bool>& marked) const;
 
     /// All planes of one of the group's layers; good until the next `resize`.

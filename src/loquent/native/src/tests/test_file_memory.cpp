@@ -104,7 +104,7 @@ void a_full_disk_is_refused() {
     std::string message;
     try {
         memory->allocate(kPiece);
-    } catch (const NoRoomOnDisk& error) {
+    } catch (const DiskFull& error) {
         message = error.what();
     }
     CHECK(message.find("no room for 3.0 MiB more (") == 0);
