@@ -13,6 +13,7 @@ from loquent.version import __version__
 
 if TYPE_CHECKING:
     from loquent.config import GenerationConfig, PretrainedConfig
+    from loquent.config.caches import QuantizedCacheConfig
     from loquent.config.watermarking import SynthIDTextWatermarkingConfig, WatermarkingConfig
     from loquent.decoding.constraints import Constraint, DisjunctiveConstraint, PhrasalConstraint
     from loquent.decoding.criteria import (
@@ -159,6 +160,7 @@ __all__ = [
     "PreTrainedTokenizerBase",
     "PreTrainedTokenizerFast",
     "PretrainedConfig",
+    "QuantizedCacheConfig",
     "RequestCancelledError",
     "StopStringCriteria",
     "StoppingCriteria",
@@ -190,6 +192,7 @@ __all__ = [
 # Where each public name lives: the same as the imports above, which type checkers and editors read.
 _NAMES_OF_MODULE = {
     "config": "GenerationConfig PretrainedConfig",
+    "config.caches": "QuantizedCacheConfig",
     "config.watermarking": "SynthIDTextWatermarkingConfig WatermarkingConfig",
     "decoding.constraints": "Constraint DisjunctiveConstraint PhrasalConstraint",
     "decoding.criteria": (

@@ -1,7 +1,7 @@
 """Who holds which page of a KV store: counting, sharing, copy-on-write and remembered prefixes; no tensors."""
 
 from loquent.cache.budget import Budget
-from loquent.cache.layout import PLAIN, Coding, PageGroup, StoreKind
+from loquent.cache.layout import PLAIN, Coding, LayerGroup, PageGroup, StoreKind, layer_groups
 from loquent.cache.memory import Memory
 from loquent.cache.pool import PagePool
 from loquent.cache.prefix import PageKey, PrefixIndex, page_keys
@@ -12,6 +12,7 @@ __all__ = [
     "PLAIN",
     "Budget",
     "Coding",
+    "LayerGroup",
     "Memory",
     "PageCopy",
     "PageGroup",
@@ -21,5 +22,6 @@ __all__ = [
     "PrefixIndex",
     "Sequence",
     "StoreKind",
+    "layer_groups",
     "page_keys",
 ]

@@ -35,7 +35,7 @@ class DynamicCache:
 
     def __len__(self) -> int:
         """How many layers it holds something of: none before its first use."""
-        return len(self._store.planes) if self._store else 0
+        return len(self._decoder.blocks) if self._decoder else 0
 
     @property
     def batch_size(self) -> int:
@@ -94,7 +94,7 @@ class DynamicCache:
             if length:
                 first = index * self._pages_per_row
                 pages = np.arange(first, first - (-(past + length) // _PAGE_SIZE))
-                rows.append(Row(length, past, spans[index], pages))
+                rows.append(Row(length, past, spans[index], (pages,) * len(self._store.groups)))
         return self._store, rows
 
     def commit(self, mask: NDArray[np.bool_]) -> None:

@@ -11,7 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from loquent.cache import PLAIN, StoreKind
 from loquent.engine.backend import Forward, Segment, Store, check_depth, check_layers, check_states
+from loquent.engine.host_memory import free_host_memory
 from loquent.errors import ArgumentError
 from loquent.parts import Decoder
 from loquent.rotary import table_key
@@ -106,6 +108,16 @@ class TorchBackend:
         some = None if self._depth is None else f"the first {self._depth} of {whole} blocks"
         return f"torch ({'; '.join(part for part in (what, self.obstacle, some) if part)})"
 
+    def free_memory(self) -> int | None:
+        """How many bytes the model's device has left, those counted that torch keeps for reuse; None: nothing says."""
+        device = self.model.device
+        if device.type == "cpu":
+            return free_host_memory()
+        if device.type != "cuda":
+            return None
+        free, _ = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+
     def weights_changed(self) -> bool:
         """Whether the model computes something else than when this was last asked; packed copies are then forgotten."""
         weights, was_plain = self._fingerprint, self._was_plain
@@ -115,9 +127,15 @@ class TorchBackend:
             return True
         return not (was_plain and self._was_plain)
 
-    def open_store(self, page_size: int) -> PageStore:
-        """A new store with no pages yet, of the model's type and on its device."""
-        return PageStore(self.decoder, page_size, self.model.dtype, self.model.device)
+    def open_store(self, page_size: int, kind: StoreKind = PLAIN) -> PageStore:
+        """A new store with no pages yet, of the model's type and on its device.
+
+        Raises:
+            ArgumentError: a kind of store that there is none of.
+        """
+        if kind.offloaded:
+            raise ArgumentError(f"{kind} cannot be had yet. Use one that is not offloaded.")
+        return PageStore(self.decoder, page_size, self.model.dtype, self.model.device, kind.coding)
 
     def prefix_key(self, span: int) -> Hashable:
         """What, besides its tokens, a sequence's keys and values depend on: rotary scalings that depend on the span."""
@@ -139,7 +157,7 @@ class TorchBackend:
         if not isinstance(store, PageStore) or store.dtype != dtype:
             raise ArgumentError("store must be one that this backend opened, since the model was last converted.")
         linear = self._linears(dtype)
-        rows = [Row(len(segment.tokens), segment.start, segment.span, segment.pages) for segment in segments]
+        rows = [Row(len(s.tokens), s.start, s.span, s.tables, s.coded) for s in segments]
         batch = make_batch(decoder, rows, base.frequencies, model.device, dtype, store=store, linear=linear)
         tokens = np.concatenate([segment.tokens for segment in segments])
         ids = torch.from_numpy(tokens).to(model.device, non_blocking=True)

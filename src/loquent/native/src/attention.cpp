@@ -1,11 +1,10 @@
-// How a step's attention is cut into shares, and the tables of angles; the arithmetic is in kernels/attention_*.cpp.
+// How a step's attention is cut into shares; the arithmetic is in kernels/attention_*.cpp.
 //
 // Shares are (segment, key-value head, some query rows), or (..., chunk of positions) where those are too few for the
 // threads. The results do not depend on the cut.
 #include "attention.hpp"
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 #include <memory>
 
@@ -14,28 +13,13 @@
 
 namespace loquent {
 
-RotaryTable::RotaryTable(std::vector<float> frequencies, float factor)
-    : frequencies_(std::move(frequencies)), factor_(factor) {}
-
-void RotaryTable::reach(int64_t positions) {
-    if (positions <= positions_) return;
-    const int64_t wanted = std::max({positions, 2 * positions_, int64_t{128}});
-    cosines_.resize(wanted * pairs());
-    sines_.resize(wanted * pairs());
-    for (int64_t position = positions_; position < wanted; ++position)
-        for (int64_t i = 0; i < pairs(); ++i) {
-            const float angle = static_cast<float>(position) * frequencies_[i];
-            cosines_[position * pairs() + i] = static_cast<float>(std::cos(static_cast<double>(angle))) * factor_;
-            sines_[position * pairs() + i] = static_cast<float>(std::sin(static_cast<double>(angle))) * factor_;
-        }
-    positions_ = wanted;
-}
-
 namespace {
 
-constexpr int64_t kWriteRows = 8;        // tokens that one share writes
+constexpr int64_t kWriteRows = 8;        // tokens that one share writes, of one block of rotary tables
 constexpr int64_t kShareWork = 1 << 16;  // multiplications that are worth a share of their own
 constexpr int64_t kSharesOfThread = 16;  // at least, where there are so many units
+
+static_assert(RotaryTable::kBlock % kWriteRows == 0);
 
 /// 64-byte aligned memory of a thread, kept from call to call.
 class Scratch {
@@ -74,8 +58,8 @@ class Step {
 public:
     Step(Pool& pool, const AttentionPart& part, const Batch& batch, Store& store,
          const std::vector<RotaryTable>& tables)
-        : pool_(pool), part_(part), batch_(batch), store_(store), tables_(tables), view_(store.view(part.layer)),
-          group_(part.heads / part.kv_heads) {}
+        : pool_(pool), part_(part), batch_(batch), store_(store), tables_(tables), pages_(store.group_of(part.layer)),
+          view_(store.group(pages_).view(part.layer)), group_(part.heads / part.kv_heads) {}
 
     void write(float* qkv, int64_t qkv_stride);
     void choose_keys();
@@ -83,6 +67,7 @@ public:
 
 private:
     int64_t low(int64_t position) const { return first_seen(part_.window, position); }
+    const int64_t* pages(const Segment& segment) const { return segment.pages[pages_].pages; }
     int64_t work(const Unit& unit) const;
     void plan();
     void split(const Unit& unit);
@@ -97,8 +82,9 @@ private:
     const Batch& batch_;
     const Store& store_;
     const std::vector<RotaryTable>& tables_;
+    const int64_t pages_;            // which group of pages the layer's keys and values are in
     const LayerView view_;
-    const int64_t group_;
+    const int64_t group_;            // query heads of a key-value head
     std::vector<Kept> kept_;         // (kv_heads, rows of the batch), empty where all keys are seen
     std::vector<Unit> units_, divided_;
     float* partials_ = nullptr;
@@ -110,7 +96,7 @@ WriteTask Step::write_task(const Rows& rows, float* qkv, int64_t qkv_stride) con
     const Segment& segment = *rows.segment;
     WriteTask task{};
     task.part = &part_, task.view = view_, task.kind = store_.kind();
-    task.page_size = store_.page_size(), task.slots = store_.slots(), task.pages = segment.pages;
+    task.page_size = store_.page_size(), task.slots = store_.slots(), task.pages = pages(segment);
     task.position = segment.start + rows.first, task.count = rows.count;
     task.qkv = qkv + (segment.first + rows.first) * qkv_stride, task.qkv_stride = qkv_stride;
     if (part_.rotary >= 0) {
@@ -125,8 +111,10 @@ WriteTask Step::write_task(const Rows& rows, float* qkv, int64_t qkv_stride) con
 void Step::write(float* qkv, int64_t qkv_stride) {
     std::vector<Rows> shares;
     for (const Segment& segment : batch_.segments)
-        for (int64_t token = 0; token < segment.length; token += kWriteRows)
-            shares.push_back({&segment, token, std::min(kWriteRows, segment.length - token)});
+        for (int64_t token = 0, count; token < segment.length; token += count) {
+            count = std::min(kWriteRows - (segment.start + token) % kWriteRows, segment.length - token);
+            shares.push_back({&segment, token, count});
+        }
     // Short segments (a token each, when generating) are written several to a share.
     const int64_t count = static_cast<int64_t>(shares.size());
     const int64_t together = std::max<int64_t>(1, kWriteRows * count / std::max<int64_t>(1, batch_.rows));
@@ -156,9 +144,10 @@ void Step::choose_keys() {
 
 void Step::choose_keys(const Segment& segment, int64_t kv_head, Kept* kept) const {
     const int64_t first = low(segment.start), end = segment.start + segment.length, page_size = store_.page_size();
+    const PageMemory& memory = store_.group(pages_);
     std::vector<int32_t> values(end - first), sorted;
     for (int64_t position = first; position < end; ++position) {
-        const float* mask = store_.mask(part_.layer, segment.pages[position / page_size], kv_head);
+        const float* mask = memory.mask(part_.layer, pages(segment)[position / page_size], kv_head);
         int32_t bits;
         std::memcpy(&bits, mask + position % page_size, 4);
         values[position - first] = (bits + kRoundingHalf) & kRoundingMask;
@@ -225,14 +214,14 @@ void Step::run_unit(const Unit& unit, const Unit* next, const float* qkv, int64_
     const Segment& segment = *unit.segment;
     ReadTask task{};
     task.part = &part_, task.view = view_, task.kind = store_.kind();
-    task.page_size = store_.page_size(), task.slots = store_.slots(), task.pages = segment.pages;
+    task.page_size = store_.page_size(), task.slots = store_.slots(), task.pages = pages(segment);
     task.start = segment.start, task.kv_head = unit.kv_head, task.first = unit.first, task.count = unit.count;
     task.first_chunk = unit.first_chunk, task.last_chunk = unit.last_chunk;
     task.qkv = qkv + segment.first * qkv_stride, task.qkv_stride = qkv_stride;
     task.read = read + segment.first * read_stride, task.read_stride = read_stride;
     if (next) {
         const int64_t position = next->segment->start + next->first / group_;
-        task.next_pages = next->segment->pages, task.next_kv_head = next->kv_head;
+        task.next_pages = pages(*next->segment), task.next_kv_head = next->kv_head;
         task.next_low = std::max(low(position), next->first_chunk * kChunk), task.next_high = position + 1;
     }
     if (!kept_.empty()) task.kept = kept_.data() + unit.kv_head * batch_.rows + segment.first;
@@ -281,10 +270,25 @@ void Step::read(const float* qkv, int64_t qkv_stride, float* read, int64_t read_
     join(read, read_stride);
 }
 
+/// Have a layer's pages brought from the disk, for the step's attention to find them in memory.
+void read_ahead(const Store& store, const Batch& batch, int64_t layer) {
+    const int64_t number = store.group_of(layer), page_size = store.page_size();
+    const PageMemory& memory = store.group(number);
+    std::vector<bool> marked(memory.chunks());
+    for (const Segment& segment : batch.segments) {
+        const int64_t stop = (segment.start + page_size - 1) / page_size;   // what it writes is in memory then
+        for (int64_t i = memory.shape().first(segment.start, page_size); i < stop; ++i)
+            marked[memory.chunk_of(segment.pages[number].pages[i])] = true;
+    }
+    memory.read_ahead(layer, marked);
+}
+
 }  // namespace
 
 void attend(Pool& pool, const AttentionPart& part, const Batch& batch, Store& store,
             const std::vector<RotaryTable>& tables, float* qkv, int64_t qkv_stride, float* read, int64_t read_stride) {
+    // The last layer's attention asks for the first layer's pages: the next step's are mostly the same.
+    if (store.in_file()) read_ahead(store, batch, (part.layer + 1) % store.layers());
     Step step(pool, part, batch, store, tables);
     step.write(qkv, qkv_stride);
     step.choose_keys();
