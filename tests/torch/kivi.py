@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,6 +62,7 @@ class Kivi:
     """Takes the place of `loquent.torch.attention.attend` in a forward pass of one whole text, without a store."""
 
     coding: Coding
+    through_codes: Callable[[Floats, Floats, Coding], tuple[Floats, Floats]] = page_through_codes
 
     def attend(
         self,
@@ -78,7 +80,7 @@ class Kivi:
         size = self.coding.group
         for start in range(0, len(asked) - size + 1, size):
             page = slice(start, start + size)
-            read_keys[page], read_values[page] = page_through_codes(read_keys[page], read_values[page], self.coding)
+            read_keys[page], read_values[page] = self.through_codes(read_keys[page], read_values[page], self.coding)
         added = None if mask_values is None else mask_values[0][0].numpy()
         forms = (exact, (read_keys, read_values))
         read = [self._one(part, t, asked[t], *forms, added) for t in range(len(asked))]
