@@ -194,7 +194,7 @@ class Sequence:
         return copies
 
     def begin(self, tokens: NDArray[np.int64]) -> None:
-        """Have pages, to be filled from outside, that what follows these whole pages of tokens sees; it holds nothing yet.
+        """Have pages, to be filled from outside, that what follows these whole pages of tokens sees; it holds none yet.
 
         Raises:
             CapacityError: there are not so many pages.

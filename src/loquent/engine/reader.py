@@ -120,7 +120,7 @@ class Reader:
                 self.store.clear(group, known)
 
     def saved(self, sequence: Sequence, length: int) -> tuple[NDArray[np.uint8], ...]:
-        """What the pages of a sequence hold, by group, that what follows its first `length` tokens, whole pages, sees."""
+        """What the pages hold, by group, that the tokens behind a sequence's first `length`, whole pages, see."""
         contents = []
         for number, (group, table) in enumerate(zip(self.space.groups, sequence.tables)):
             first, stop = page_range(group, length, self.space.page_size)
