@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from collections.abc import Sequence as Items
+from itertools import repeat
 from typing import NamedTuple
 
 import numpy as np
@@ -261,5 +262,5 @@ class Sequence:
 
 
 def _new_tables(space: PageSpace, room: int) -> list[PageTable]:
-    indexes = space.prefixes or [None] * len(space.groups)
+    indexes = space.prefixes or repeat(None)
     return [PageTable(*place, room) for place in zip(space.groups, space.pools, indexes)]
