@@ -35,6 +35,8 @@ loquent generate --num-beams 4 --greedy --show beams --html beams.html -n 20 "On
 
 loquent generate --kv-bits 4 --kv-memory 1GiB --model openai-community/gpt2 "The sea was"
 
+loquent generate --prompt-cache rules.cache "$(cat rules.txt)" -n 200
+
 loquent generate --choice yes --choice no "Is the sea blue? Answer:"
 
 loquent generate --json --num-return-sequences 3 --sample "A name for a cat:" | jq .text
@@ -57,6 +59,15 @@ def generate(
         bool,
         typer.Option("--echo/--no-echo", help="Print the prompt before its continuation.", rich_help_panel="Output"),
     ] = True,
+    prompt_cache: Annotated[
+        str | None,
+        typer.Option(
+            "--prompt-cache",
+            metavar="FILE",
+            help="Keep what was read of the prompt, and go on from there the next time.",
+            rich_help_panel="Memory",
+        ),
+    ] = None,
     stream: Annotated[
         bool, typer.Option("--stream", help="With --json: a line for each event.", rich_help_panel="Output")
     ] = False,
@@ -79,6 +90,8 @@ def generate(
         chosen = strategy.for_generation(loaded, lambda name: load_model(replace(model, model=name), terminal))
         chosen |= memory.for_generation(chosen)
         options = writing.for_generation(loaded, chosen)
+        if prompt_cache is not None:
+            options["prompt_cache"] = prompt_cache
         show.check(loaded, options, output.json)
         rows: Rows
         if output.json:
@@ -104,7 +117,7 @@ def _write(
     except KeyboardInterrupt:
         interrupted = True
     rows.end()
-    terminal.notice(str(statistics))
+    terminal.notice(f"{statistics}, {run.reused} of the prompt kept" if run.reused else str(statistics))
     if show.any:
         show.draw(model, run.traces(), terminal)
     if interrupted:
