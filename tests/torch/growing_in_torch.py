@@ -27,7 +27,7 @@ FIELDS = {
     "num_key_value_heads": 4,
     "max_position_embeddings": 1 << 17,
 }
-STEP = 256
+STEP = 64
 PAGE = 16
 
 

@@ -16,8 +16,9 @@ from loquent.cache.files import reserve, unnamed_file
 class Column(Protocol):
     """One tensor's memory."""
 
-    tensor: Tensor
-    """(rows, ...); resizing makes another one, and the one before it must not be used any more."""
+    @property
+    def tensor(self) -> Tensor:
+        """(rows, ...); resizing makes another one, and the one before it must not be used any more."""
 
     def resize(self, rows: int) -> None:
         """Have so many rows; those below both counts keep their content, new ones are zeros.
