@@ -79,11 +79,11 @@ class SelfAttention(nn.Module):
         """The entries of one plane that a group's queries see, in the pieces (count, size, ...) of `where`."""
         exact = where if isinstance(where, Keys) else where.exact
         seen = group.take(entry) if exact.reads_new else None
-        if batch.store is not None and exact.source is not None:
-            seen = exact.read(batch.store.planes(self.layer)[plane], seen)
+        if batch.pages is not None and exact.source is not None:
+            seen = exact.read(batch.pages.planes(self.layer)[plane], seen)
         assert seen is not None
         if isinstance(where, Keys):
             return [seen]
-        assert batch.store is not None  # that has coded pages
-        coded = batch.store.coded(self.layer).decode(where.coded.pages, plane)
+        assert batch.pages is not None  # of a store that has coded ones
+        coded = batch.pages.coded(self.layer).decode(where.coded.pages, plane)
         return [coded.view(where.coded.count, where.coded.size, *coded.shape[2:]), seen]

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 Span = tuple[int, int]
@@ -41,14 +44,20 @@ class Strided:
 class Gathered:
     """Slots of `count` sequences by page number, (count * pages of each,), padded with any page."""
 
-    pages: Tensor
+    numbers: NDArray[np.int64]
     count: int
     page_size: int
+    device: torch.device
+
+    @cached_property
+    def pages(self) -> Tensor:
+        """The page numbers on the device."""
+        return torch.from_numpy(self.numbers).to(self.device)
 
     @property
     def size(self) -> int:
         """How many slots of each sequence are read."""
-        return len(self.pages) // self.count * self.page_size
+        return len(self.numbers) // self.count * self.page_size
 
     def read(self, plane: Tensor) -> Tensor:
         """The entries, (count, size, ...), in a copy."""
