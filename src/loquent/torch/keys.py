@@ -37,7 +37,8 @@ class Strided:
             return plane[self.first : self.first + self.size].unsqueeze(0)
         strides = plane.stride()
         shape = (self.count, self.size, *plane.shape[1:])
-        return plane.as_strided(shape, (self.step * strides[0], *strides), self.first * strides[0])
+        start = plane.storage_offset() + self.first * strides[0]
+        return plane.as_strided(shape, (self.step * strides[0], *strides), start)
 
 
 @dataclass(frozen=True, eq=False)

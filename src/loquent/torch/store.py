@@ -22,6 +22,7 @@ from loquent.torch.library_pages import LibraryPages
 from loquent.torch.page_memory import DeviceMemory, FileMemory, PageMemory
 from loquent.torch.page_tensors import PageTensors
 from loquent.torch.places import Place, fresh_pages, slots_of
+from loquent.torch.side_copies import side_copies
 
 
 class StepPages(Protocol):
@@ -258,6 +259,10 @@ def open_store(
         ArgumentError: a kind of store that there is none of.
         MissingExtraError: a library that is not installed.
     """
+    if kind.offloaded and device.type != "cpu":
+        from loquent.torch.offloaded import OffloadedStore  # it is a PageStore, too
+
+        return OffloadedStore(decoder, page_size, dtype, side_copies(device), kind.coding)
     memory = FileMemory(kind.folder) if kind.offloaded else DeviceMemory(device)
     return PageStore(decoder, page_size, dtype, memory, kind.coding)
 
