@@ -150,7 +150,7 @@ GroupShape group(std::vector<int64_t> layers, int64_t window = 0) { return {std:
 
 void groups_are_apart() {
     Store store({{2, 24, true}, {1, 40, false}, {3, 8, false}}, 5, Kind::bfloat16, {group({0, 2}), group({1}, 7)});
-    CHECK(store.groups() == 2 && store.group_of(0) == 0 && store.group_of(1) == 1 && store.group_of(2) == 0);
+    CHECK(store.groups() == 2 && store.exact_group(0) == 0 && store.exact_group(1) == 1);
     const auto bytes = [](std::vector<LayerShape> layers) {
         return Store(std::move(layers), 5, Kind::bfloat16).group(0).bytes_per_page();
     };
