@@ -107,7 +107,7 @@ public:
         if (layer_.bits) coded().resize(coded_pages);
         int64_t longest = 0;
         for (int64_t length : lengths) longest = std::max(longest, length);
-        tables_[0].reach(longest);
+        tables_[0].reach(0, longest);
     }
 
     /// One step: the next `counts[i]` tokens of sequence i (0: it takes no part).
@@ -162,7 +162,7 @@ public:
 private:
     static std::vector<GroupShape> groups(const Layer& layer) {
         if (!layer.bits) return {{{0}, layer.part.window, -1}};
-        return {{{0}, layer.residual, -1}, {{0}, layer.part.window, layer.residual}};
+        return {{{0}, layer.residual + 1, -1}, {{0}, layer.part.window, layer.residual}};
     }
 
     void forget() {
