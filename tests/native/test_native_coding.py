@@ -57,8 +57,12 @@ def scale_and_codes(numbers: np.ndarray, bits: int) -> tuple[np.float16, np.floa
     most = 2**bits - 1
     if not np.isfinite(numbers).all():
         return np.float16(0), np.float16(np.nan), np.zeros(len(numbers), np.uint8)
-    m = half_next_to(numbers.min(), above=False)
-    s = half_next_to((numbers.max() - np.float32(m)) / np.float32(most), above=True)
+    low, high = numbers.min(), numbers.max()
+    # With 1 and 2 bits codes stand for the centres of equal cells, with more for the ends of the range too.
+    with np.errstate(over="ignore"):
+        first = low + (high - low) / np.float32(2 ** (bits + 1)) if bits < 4 else low
+    m = half_next_to(first, above=False)
+    s = half_next_to((high - np.float32(m)) / np.float32(most + 0.5 if bits < 4 else most), above=True)
     if s == 0:
         return m, s, np.zeros(len(numbers), np.uint8)
     return m, s, np.clip(np.rint((numbers - np.float32(m)) / np.float32(s)), 0, most).astype(np.uint8)

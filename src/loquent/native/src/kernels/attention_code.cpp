@@ -9,6 +9,13 @@ namespace {
 
 constexpr float kMostHalf = 65504.0f;
 
+/// How far above the smallest number of a group code 0 lies, as a part of the group's range, and how many steps it is
+/// from there to the largest (`loquent.cache.levels`).
+template <int Bits>
+constexpr float kInset = Bits == 1 ? 0.25f : Bits == 2 ? 0.125f : 0.0f;
+template <int Bits>
+constexpr float kSteps = Bits == 1 ? 1.5f : Bits == 2 ? 3.5f : static_cast<float>((1 << Bits) - 1);
+
 /// A group's m and s: code c is the number m + s * c.
 struct Scale {
     uint16_t m, s;
@@ -47,8 +54,9 @@ Scale scale_of(const float* x, int64_t count) {
         lowest = min(numbers, lowest), most = max(numbers, most), trouble = trouble + numbers * 0.0f;
     }
     if (sum(trouble) != 0.0f) return {0, 0x7e00};
-    const uint16_t m = half_below(-highest(-lowest));
-    return {m, half_above((highest(most) - float_of_f16(m)) / static_cast<float>((1 << Bits) - 1))};
+    const float low = -highest(-lowest), high = highest(most);
+    const uint16_t m = half_below(kInset<Bits> > 0.0f ? low + kInset<Bits> * (high - low) : low);
+    return {m, half_above((high - float_of_f16(m)) / kSteps<Bits>)};
 }
 
 /// The codes of `count` numbers; those behind them, to a whole unit, are 0.

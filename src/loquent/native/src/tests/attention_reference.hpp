@@ -79,9 +79,11 @@ struct Group {
     Group(const std::vector<float>& x, int64_t bits) {
         const float lowest = *std::min_element(x.begin(), x.end()), most = *std::max_element(x.begin(), x.end());
         const auto within = [](float number) { return std::max(-65504.0f, std::min(65504.0f, number)); };
-        m = *(std::upper_bound(halves().begin(), halves().end(), within(lowest)) - 1);
-        const float levels = (float)((1 << bits) - 1);
-        s = *std::lower_bound(halves().begin(), halves().end(), within((most - m) / levels));
+        const float levels = (float)((1 << bits) - 1), range = most - lowest;
+        const float first = bits == 1 ? lowest + range / 4 : bits == 2 ? lowest + range / 8 : lowest;
+        m = *(std::upper_bound(halves().begin(), halves().end(), within(first)) - 1);
+        const float steps = bits < 4 ? levels + 0.5f : levels;
+        s = *std::lower_bound(halves().begin(), halves().end(), within((most - m) / steps));
         for (float number : x)
             codes.push_back(s == 0 ? 0 : (int)std::max(0.0f, std::min(levels, std::nearbyint((number - m) / s))));
     }
