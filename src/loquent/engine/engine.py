@@ -174,7 +174,10 @@ class Engine:
         drafts: dict[Reader, None] = {}
         for request in self.scheduler.running:
             decoding = request.task.decoding
-            homes[decoding.home or self._main] = None
+            if decoding.home is not None:
+                homes[decoding.home] = None
+            elif self._main not in homes:
+                homes[self._main] = None
             if decoding.readers:
                 drafts |= dict.fromkeys(decoding.readers)
         return list(homes), list(drafts)
@@ -248,22 +251,35 @@ class Engine:
         copies: list[list[PageCopy]] = []
         gone: set[Request] = set()
         for share in shares:
-            has_reclaimed = False
-            while share.pending.request not in gone:
-                try:
-                    copies.append(reader.prepare(share))
-                    ready.append(share)
-                    break
-                except CapacityError as error:
-                    if has_reclaimed:
-                        gone.add(self._give_way(reader, share.pending.request, error))
-                    else:
-                        self._reclaim()
-                    has_reclaimed = not has_reclaimed
+            if gone and share.pending.request in gone:
+                continue
+            try:
+                copies.append(reader.prepare(share))
+            except CapacityError:
+                found, given_up = self._find_room(reader, share)
+                gone |= given_up
+                if found is None:
+                    continue
+                copies.append(found)
+            ready.append(share)
         if gone:
             kept = [index for index, share in enumerate(ready) if share.pending.request not in gone]
             ready, copies = [ready[index] for index in kept], [copies[index] for index in kept]
         return ready, copies
+
+    def _find_room(self, reader: Reader, share: Share) -> tuple[list[PageCopy] | None, set[Request]]:
+        """Make room for a share where there was none; what `Reader.prepare` gives, and which requests gave way.
+
+        None: its own request did.
+        """
+        gone: set[Request] = set()
+        while share.pending.request not in gone:
+            self._reclaim()
+            try:
+                return reader.prepare(share), gone
+            except CapacityError as error:
+                gone.add(self._give_way(reader, share.pending.request, error))
+        return None, gone
 
     def _reclaim(self) -> None:
         """Take back what is free in any store."""

@@ -92,7 +92,8 @@ class Reader:
     def run(self, shares: Items[Share], copies: Items[list[PageCopy]]) -> Forward:
         """One forward pass over shares that are prepared; the sequences hold what has been read afterwards."""
         self._reach()
-        self._copy(copies)
+        if any(copies):
+            self._copy(copies)
         segments = self._segments(shares)
         layers: dict[int, None] = {}
         for share in shares:
@@ -167,8 +168,9 @@ class Reader:
     def _reach(self) -> None:
         """Let the store have all of the pools' pages."""
         for group, pool in enumerate(self.space.pools):
-            has, budget = self._store.pages(group), pool.budget
+            has = self._store.pages(group)
             if pool.capacity > has:
+                budget = pool.budget
                 room = max(pool.capacity, has * 5 // 4)
                 if budget.limit is not None:
                     spare = (budget.limit - budget.taken) // pool.bytes_per_page
