@@ -195,6 +195,18 @@ class Sequence:
                 copies.append(PageCopy(group, *copy))
         return copies
 
+    def begin(self, tokens: NDArray[np.int64]) -> None:
+        """Have pages, to be filled from outside, that what follows these whole pages of tokens sees; it holds none yet.
+
+        Raises:
+            CapacityError: there are not so many pages.
+        """
+        for table in self._tables:
+            stop = table.group.stop(len(tokens), self._page_size)
+            table.begin(min(table.group.first(len(tokens), self._page_size), stop), stop)
+        self._put(tokens)
+        self._coming = len(tokens)
+
     def extend(self) -> None:
         """The tokens that `prepare` made room for have been written; whole pages are offered for reuse."""
         self.stored = self._coming

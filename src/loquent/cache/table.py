@@ -107,6 +107,16 @@ class PageTable:
         self.pages = [NOWHERE] * first + found
         self.first, self.ready, self._written = first, len(self.pages), 0
 
+    def begin(self, first: int, stop: int) -> None:
+        """Begin with pages of its own, number `first` to `stop`, to be filled at once; it must hold none.
+
+        Raises:
+            CapacityError: there is no page left.
+        """
+        self.pages, self.first, self._written = [NOWHERE] * first, first, 0
+        while len(self.pages) < stop:
+            self.pages.append(self.pool.allocate(self.extent, len(self.pages)))
+
     def offer(self, keys: list[PageKey], first: int, stop: int) -> None:
         """Let pages `first` to `stop` be found by their keys."""
         if self.prefixes is not None:

@@ -11,6 +11,7 @@ import typer
 
 from loquent.cli.failures import INTERRUPTED, reported
 from loquent.cli.loading import load_model
+from loquent.cli.memory import MemoryOptions
 from loquent.cli.options import ModelOptions, OutputOptions, WritingOptions
 from loquent.cli.rows import JsonEvents, JsonResults, Rows, TextRows
 from loquent.cli.showing import ShowOptions
@@ -32,6 +33,10 @@ cat story.txt | loquent generate --max-new-tokens 50 --stop "The end"
 
 loquent generate --num-beams 4 --greedy --show beams --html beams.html -n 20 "Once upon a time"
 
+loquent generate --kv-bits 4 --kv-memory 1GiB --model openai-community/gpt2 "The sea was"
+
+loquent generate --prompt-cache rules.cache "$(cat rules.txt)" -n 200
+
 loquent generate --choice yes --choice no "Is the sea blue? Answer:"
 
 loquent generate --json --num-return-sequences 3 --sample "A name for a cat:" | jq .text
@@ -43,6 +48,7 @@ def generate(
     model: ModelOptions,
     writing: WritingOptions,
     strategy: StrategyOptions,
+    memory: MemoryOptions,
     show: ShowOptions,
     output: OutputOptions,
     prompts: Annotated[
@@ -53,6 +59,15 @@ def generate(
         bool,
         typer.Option("--echo/--no-echo", help="Print the prompt before its continuation.", rich_help_panel="Output"),
     ] = True,
+    prompt_cache: Annotated[
+        str | None,
+        typer.Option(
+            "--prompt-cache",
+            metavar="FILE",
+            help="Keep what was read of the prompt, and go on from there the next time.",
+            rich_help_panel="Memory",
+        ),
+    ] = None,
     stream: Annotated[
         bool, typer.Option("--stream", help="With --json: a line for each event.", rich_help_panel="Output")
     ] = False,
@@ -71,9 +86,12 @@ def generate(
         if stream and not output.json:
             raise ArgumentError("--stream is for --json: text is always printed as it is written.")
         texts = [_from_pipe() if prompt == "-" else prompt for prompt in prompts or ["-"]]
-        loaded = load_model(model, terminal)
+        loaded = load_model(model, terminal, memory.kv_memory)
         chosen = strategy.for_generation(loaded, lambda name: load_model(replace(model, model=name), terminal))
+        chosen |= memory.for_generation(chosen)
         options = writing.for_generation(loaded, chosen)
+        if prompt_cache is not None:
+            options["prompt_cache"] = prompt_cache
         show.check(loaded, options, output.json)
         rows: Rows
         if output.json:
@@ -99,7 +117,7 @@ def _write(
     except KeyboardInterrupt:
         interrupted = True
     rows.end()
-    terminal.notice(str(statistics))
+    terminal.notice(f"{statistics}, {run.reused} of the prompt kept" if run.reused else str(statistics))
     if show.any:
         show.draw(model, run.traces(), terminal)
     if interrupted:
