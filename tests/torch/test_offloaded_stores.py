@@ -80,6 +80,24 @@ def test_the_bits_are_those_of_the_plain_store(name: str, dtype: torch.dtype, da
     assert torch.equal(rows_of(backend, PLAIN, pieces, seed), rows_of(backend, ON_HOST, pieces, seed))
 
 
+DEEP: dict[str, dict[str, Any]] = {
+    "llama": {"num_hidden_layers": 5},
+    "gpt_neo": {"num_layers": 6, "attention_types": [[["global", "local", "local"], 2]]},
+}
+
+
+@pytest.mark.usefixtures("forced")
+@pytest.mark.parametrize("name", DEEP)
+@settings(max_examples=20, deadline=None)
+@given(st.data())
+def test_buffers_are_used_again_by_later_layers(name: str, data: st.DataObject) -> None:
+    backend = TorchBackend(tiny(name, **DEEP[name]))
+    pieces, seed = data.draw(pieces_of(60)), data.draw(st.integers(0, 99))
+    coding = data.draw(st.none() | st.builds(Coding, st.just(4), st.just(16), st.integers(1, 9)))
+    plain, brought = (rows_of(backend, StoreKind(coding, offloaded), pieces, seed) for offloaded in (False, True))
+    assert torch.equal(plain, brought)
+
+
 @pytest.mark.usefixtures("forced")
 @pytest.mark.parametrize("name", ["llama", "gpt_neo", "doge-keep"])
 @settings(max_examples=12, deadline=None)
