@@ -12,6 +12,18 @@ from typing import TYPE_CHECKING, Any
 from loquent.version import __version__
 
 if TYPE_CHECKING:
+    from loquent.cache.faces import (
+        Cache,
+        DynamicCache,
+        EncoderDecoderCache,
+        HQQQuantizedCache,
+        OffloadedCache,
+        OffloadedStaticCache,
+        QuantizedCache,
+        QuantoQuantizedCache,
+        SlidingWindowCache,
+        StaticCache,
+    )
     from loquent.config import GenerationConfig, PretrainedConfig
     from loquent.config.watermarking import SynthIDTextWatermarkingConfig, WatermarkingConfig
     from loquent.decoding.constraints import Constraint, DisjunctiveConstraint, PhrasalConstraint
@@ -78,7 +90,6 @@ if TYPE_CHECKING:
         WhisperTokenizer,
         WhisperTokenizerFast,
     )
-    from loquent.torch.cache import DynamicCache
     from loquent.torch.classes import (
         AutoModel,
         AutoModelForCausalLM,
@@ -106,6 +117,7 @@ __all__ = [
     "AutoTokenizer",
     "BaseStreamer",
     "BatchEncoding",
+    "Cache",
     "CapacityError",
     "CheckpointError",
     "CodeLlamaTokenizer",
@@ -118,6 +130,7 @@ __all__ = [
     "DogeForCausalLM",
     "DogeModel",
     "DynamicCache",
+    "EncoderDecoderCache",
     "EosTokenCriteria",
     "GPT2Config",
     "GPT2LMHeadModel",
@@ -138,6 +151,7 @@ __all__ = [
     "GenerationConfig",
     "GenerationEngine",
     "GenerationHandle",
+    "HQQQuantizedCache",
     "HubError",
     "LlamaConfig",
     "LlamaForCausalLM",
@@ -151,6 +165,8 @@ __all__ = [
     "MaxTimeCriteria",
     "MissingExtraError",
     "NativeError",
+    "OffloadedCache",
+    "OffloadedStaticCache",
     "OpenAIGPTTokenizer",
     "OpenAIGPTTokenizerFast",
     "PhrasalConstraint",
@@ -159,7 +175,11 @@ __all__ = [
     "PreTrainedTokenizerBase",
     "PreTrainedTokenizerFast",
     "PretrainedConfig",
+    "QuantizedCache",
+    "QuantoQuantizedCache",
     "RequestCancelledError",
+    "SlidingWindowCache",
+    "StaticCache",
     "StopStringCriteria",
     "StoppingCriteria",
     "StoppingCriteriaList",
@@ -189,6 +209,10 @@ __all__ = [
 
 # Where each public name lives: the same as the imports above, which type checkers and editors read.
 _NAMES_OF_MODULE = {
+    "cache.faces": (
+        "Cache DynamicCache EncoderDecoderCache HQQQuantizedCache OffloadedCache OffloadedStaticCache QuantizedCache "
+        "QuantoQuantizedCache SlidingWindowCache StaticCache"
+    ),
     "config": "GenerationConfig PretrainedConfig",
     "config.watermarking": "SynthIDTextWatermarkingConfig WatermarkingConfig",
     "decoding.constraints": "Constraint DisjunctiveConstraint PhrasalConstraint",
@@ -220,7 +244,6 @@ _NAMES_OF_MODULE = {
         "PreTrainedTokenizerFast T5Tokenizer T5TokenizerFast TokenizersBackend WhisperTokenizer "
         "WhisperTokenizerFast"
     ),
-    "torch.cache": "DynamicCache",
     "torch.classes": (
         "AutoModel AutoModelForCausalLM DogeForCausalLM DogeModel GPT2LMHeadModel GPT2Model GPTBigCodeForCausalLM "
         "GPTBigCodeModel GPTNeoForCausalLM GPTNeoModel GPTNeoXForCausalLM GPTNeoXModel LlamaForCausalLM LlamaModel"
