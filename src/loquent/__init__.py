@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         StaticCache,
     )
     from loquent.config import GenerationConfig, PretrainedConfig
+    from loquent.config.caches import QuantizedCacheConfig
     from loquent.config.watermarking import SynthIDTextWatermarkingConfig, WatermarkingConfig
     from loquent.decoding.constraints import Constraint, DisjunctiveConstraint, PhrasalConstraint
     from loquent.decoding.criteria import (
@@ -176,6 +177,7 @@ __all__ = [
     "PreTrainedTokenizerFast",
     "PretrainedConfig",
     "QuantizedCache",
+    "QuantizedCacheConfig",
     "QuantoQuantizedCache",
     "RequestCancelledError",
     "SlidingWindowCache",
@@ -214,6 +216,7 @@ _NAMES_OF_MODULE = {
         "QuantoQuantizedCache SlidingWindowCache StaticCache"
     ),
     "config": "GenerationConfig PretrainedConfig",
+    "config.caches": "QuantizedCacheConfig",
     "config.watermarking": "SynthIDTextWatermarkingConfig WatermarkingConfig",
     "decoding.constraints": "Constraint DisjunctiveConstraint PhrasalConstraint",
     "decoding.criteria": (

@@ -18,6 +18,7 @@ from loquent.config import GenerationConfig, PretrainedConfig
 from loquent.errors import ArgumentError, CheckpointError, ConfigError
 
 OUR_OWN = {
+    *("max_cache_len", "offload_folder"),
     *("seed", "output_trace", "response_format", "regex", "grammar", "choice"),
     *("top_h", "top_n_sigma", "frequency_penalty", "presence_penalty", "logit_bias", "allowed_token_ids"),
     *("dry_multiplier", "dry_base", "dry_allowed_length", "dry_sequence_breakers", "dry_range"),
@@ -147,6 +148,10 @@ def test_fields_that_transformers_has_not_are_kept(tmp_path: Path, mark: Any) ->
         {"eos_token_id": "</s>"},
         {"stop_strings": [1]},
         {"cache_implementation": "quantised"},
+        {"cache_config": 4},
+        {"cache_config": {"device", "nbits"}},
+        {"offload_folder": 3},
+        {"max_cache_len": 0},
         {"dola_layers": "middle"},
         {"bad_words_ids": [1]},
         {"seed": -1},

@@ -101,22 +101,6 @@ def test_equal_sequences_are_refused() -> None:
         resolve(GenerationConfig(do_sample=True, temperature=0, num_return_sequences=2), PROMPT, 0, MODEL)
 
 
-@pytest.mark.parametrize(
-    "asked",
-    [
-        {"cache_implementation": "quantized"},
-    ],
-    ids=lambda asked: next(reversed(asked)),
-)
-def test_what_is_not_there_yet_is_refused_by_name(asked: dict[str, Any]) -> None:
-    with pytest.raises(ArgumentError, match=r"=.* is not supported yet\. Leave") as caught:
-        resolved(**asked)
-    assert any(
-        str(caught.value).startswith((f"{name}={value!r} is", f"{name}={value!r} with"))
-        for name, value in asked.items()
-    )
-
-
 EVERYTHING = {
     "repetition_penalty": 1.5,
     "no_repeat_ngram_size": 2,

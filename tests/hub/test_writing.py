@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from loquent.errors import ArgumentError
 from loquent.hub.checkpoint import open_checkpoint
 from loquent.hub.tensors import DTYPE_SIZES
-from loquent.hub.writing import TensorToWrite, parse_size, write_checkpoint
+from loquent.hub.writing import TensorToWrite, write_checkpoint
 
 NUMPY_NAMES = {"F32": np.float32, "F16": np.float16, "I64": np.int64, "U8": np.uint8, "BOOL": np.bool_}
 
@@ -137,11 +137,9 @@ def test_one_tensor_at_a_time(tmp_path: Path) -> None:
     tracemalloc.stop()
 
 
-def test_sizes() -> None:
-    assert [parse_size(size) for size in (7, "5GB", "1.5 kb", "2MiB", "12")] == [7, 5 * 10**9, 1500, 2**21, 12]
-    for size in (0, -1, True, "", "GB", "5 parsecs", "-1GB", 1.5):
-        with pytest.raises(ArgumentError, match="max_shard_size="):
-            parse_size(size)  # type: ignore[arg-type]
+def test_a_shard_size_that_is_none(tmp_path: Path) -> None:
+    with pytest.raises(ArgumentError, match="max_shard_size='5 parsecs' is not a size"):
+        write_checkpoint(tmp_path, [to_write("a", np.ones(2, np.float32))], max_shard_size="5 parsecs")
 
 
 def test_two_tensors_of_one_name(tmp_path: Path) -> None:

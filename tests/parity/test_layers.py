@@ -36,12 +36,13 @@ def backend(request: pytest.FixtureRequest, pair: Pair) -> Backend:
 def read(backend: Backend, layers: range, scored: int | None) -> list[Forward]:
     """All rows of `ids(1, LENGTH)`, read in pieces on pages back to front; of each piece's rows, `scored` are."""
     tokens, store = ids(1, LENGTH)[0].numpy(), backend.open_store(PAGE)
-    store.resize(LENGTH // PAGE)
+    for group in range(len(store.groups)):
+        store.resize(group, LENGTH // PAGE)
     forwards, start = [], 0
     for size in PIECES:
         stop = start + size
         pages = torch.arange(LENGTH // PAGE).flip(0)[: -(-stop // PAGE)].numpy()
-        segment = Segment(tokens[start:stop], start, pages, size, LENGTH, scored=scored)
+        segment = Segment(tokens[start:stop], start, (pages,) * len(store.groups), size, LENGTH, scored=scored)
         forward = backend.run(store, [segment], layers)
         hidden = {layer: states.clone() for layer, states in forward.hidden.items()}
         forwards.append(Forward(forward.logits.clone(), hidden))

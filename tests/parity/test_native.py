@@ -30,13 +30,14 @@ def native_backend(model: Any) -> Any:
 def read(backend: Any, tokens: np.ndarray, sizes: list[int], layers: range) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """All rows of logits and of the layers' outputs, of tokens read in pieces of these sizes on scattered pages."""
     store = backend.open_store(PAGE)
-    store.resize(16)
+    for group in range(len(store.groups)):
+        store.resize(group, 16)
     pages = np.random.default_rng(1).permutation(16)
     logits, hidden, start = [], [], 0
     for size in sizes:
         piece = tokens[start : start + size]
         pieces = pages[: -(-(start + size) // PAGE)]
-        forward = backend.run(store, [Segment(piece, start, pieces, size, SPAN)], layers)
+        forward = backend.run(store, [Segment(piece, start, (pieces,) * len(store.groups), size, SPAN)], layers)
         logits.append(forward.logits.clone())
         hidden.append([forward.hidden[layer].clone() for layer in layers])
         start += size

@@ -27,8 +27,8 @@ def logits_of(model: CausalLM) -> torch.Tensor:
     """One row of logits by the backend, on a store of its own."""
     backend = TorchBackend(model)
     store = backend.open_store(4)
-    store.resize(2)
-    logits: torch.Tensor = backend.run(store, [Segment(np.arange(7), 0, np.arange(2), 1, 7)]).logits
+    store.resize(0, 2)
+    logits: torch.Tensor = backend.run(store, [Segment(np.arange(7), 0, (np.arange(2),), 1, 7)]).logits
     return logits
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from paged import resize, tables
 from tiny_models import ALL, VOCABULARY, tiny
 from torch import nn
 
@@ -69,16 +70,16 @@ def test_any_split_in_any_company_gives_the_same_rows(
     name, sequences, cuts, order, turns = work
     backend = TorchBackend(model_of(name))
     store = backend.open_store(PAGE)
-    store.resize(POOL)
-    tables = [order[index * 8 : index * 8 + 8] for index in range(len(sequences))]
+    resize(store, POOL)
+    places = [order[index * 8 : index * 8 + 8] for index in range(len(sequences))]
     starts, found = [0] * len(sequences), [[] for _ in sequences]
     for chosen in steps(cuts, turns):
         segments = []
         for index in chosen:
             stop = next(cut for cut in cuts[index] if cut > starts[index])
             piece = sequences[index][starts[index] : stop]
-            pages = tables[index][: -(-stop // PAGE)]
-            segments.append(Segment(piece, starts[index], pages, len(piece), len(sequences[index])))
+            held = tables(store, starts[index], places[index][: -(-stop // PAGE)])
+            segments.append(Segment(piece, starts[index], held, len(piece), len(sequences[index])))
             starts[index] = stop
         logits = backend.run(store, segments).logits
         for index, rows in zip(chosen, logits.split([len(segment.tokens) for segment in segments])):
@@ -92,16 +93,20 @@ def test_evenly_spaced_sequences_read_in_place_are_right(name: str) -> None:
     """Sequences of different lengths in equal extents, listed in any order: one view serves them all."""
     backend = TorchBackend(model_of(name))
     store = backend.open_store(PAGE)
-    store.resize(POOL)
+    resize(store, POOL)
     generator = np.random.default_rng(1)
     sequences = [generator.integers(0, VOCABULARY, length) for length in (29, 22, 30, 17, 25)]
     for place in (3, 0, 4, 1, 2):
         tokens = sequences[place][:-1]
         pages = np.arange(place * 8, place * 8 + -(-len(tokens) // PAGE))
-        backend.run(store, [Segment(tokens, 0, pages, 0, 32)])
+        backend.run(store, [Segment(tokens, 0, tables(store, 0, pages), 0, 32)])
     segments = [
         Segment(
-            sequences[p][-1:], len(sequences[p]) - 1, np.arange(p * 8, p * 8 + -(-len(sequences[p]) // PAGE)), 1, 32
+            sequences[p][-1:],
+            len(sequences[p]) - 1,
+            tables(store, len(sequences[p]) - 1, np.arange(p * 8, p * 8 + -(-len(sequences[p]) // PAGE))),
+            1,
+            32,
         )
         for p in (2, 4, 0, 3, 1)
     ]
@@ -114,9 +119,9 @@ def test_only_wanted_rows_and_layers_come_back() -> None:
     model = model_of("gpt2")
     backend = TorchBackend(model)
     store = backend.open_store(PAGE)
-    store.resize(8)
+    resize(store, 8)
     first, second = np.arange(5), np.arange(7) + 20
-    segments = [Segment(first, 0, np.arange(2), 2, 5), Segment(second, 0, np.arange(2, 4), 1, 7)]
+    segments = [Segment(first, 0, (np.arange(2),), 2, 5), Segment(second, 0, (np.arange(2, 4),), 1, 7)]
     forward = backend.run(store, segments, hidden_layers=(0, 1, 2))
     assert forward.logits.dtype == torch.float32
     assert forward.logits.shape == (3, VOCABULARY)
@@ -127,19 +132,20 @@ def test_only_wanted_rows_and_layers_come_back() -> None:
                 states = model(torch.from_numpy(tokens)[None], output_hidden_states=True).hidden_states
             expected.append(states[layer][0, -rows:])
         torch.testing.assert_close(forward.hidden[layer], torch.cat(expected), atol=1e-5, rtol=1e-4)
-    nothing = backend.run(store, [Segment(first[:1], 5, np.arange(2), 0, 6)])
+    nothing = backend.run(store, [Segment(first[:1], 5, (np.arange(2),), 0, 6)])
     assert nothing.logits.shape == (0, VOCABULARY)
 
 
 def test_forked_pages_continue_apart() -> None:
     backend = TorchBackend(model_of("doge"))
     store = backend.open_store(PAGE)
-    store.resize(8)
+    resize(store, 8)
     tokens = np.arange(6)
-    backend.run(store, [Segment(tokens, 0, np.array([0, 1]), 0, 8)])
-    store.copy([1], [5])
-    store.resize(12)
-    segments = [Segment(np.array([9]), 6, np.array([0, 1]), 1, 8), Segment(np.array([30]), 6, np.array([0, 5]), 1, 8)]
+    backend.run(store, [Segment(tokens, 0, (np.array([0, 1]),), 0, 8)])
+    store.copy(0, [1], [5])
+    resize(store, 12)
+    pages = {9: np.array([0, 1]), 30: np.array([0, 5])}
+    segments = [Segment(np.array([last]), 6, (table,), 1, 8) for last, table in pages.items()]
     logits = backend.run(store, segments).logits
     for row, last in enumerate((9, 30)):
         torch.testing.assert_close(logits[row], rows_at_once("doge", np.append(tokens, last))[-1], atol=5e-5, rtol=1e-3)
@@ -156,15 +162,15 @@ def test_rotary_spans_are_those_of_the_segments() -> None:
     model = tiny("llama", rope_scaling={"rope_type": "dynamic", "factor": 2.0}, max_position_embeddings=16)
     backend = TorchBackend(model)
     store = backend.open_store(PAGE)
-    store.resize(POOL)
+    resize(store, POOL)
     long, short = np.arange(30) + 3, np.arange(9)
-    segments = [Segment(long, 0, np.arange(8), 1, 30), Segment(short, 0, np.arange(8, 11), 1, 9)]
+    segments = [Segment(long, 0, (np.arange(8),), 1, 30), Segment(short, 0, (np.arange(8, 11),), 1, 9)]
     logits = backend.run(store, segments).logits
     with torch.no_grad():
         for row, tokens in enumerate((long, short)):
             expected = model(torch.from_numpy(tokens)[None]).logits[0, -1]
             torch.testing.assert_close(logits[row], expected, atol=5e-5, rtol=1e-3)
-    mixed = backend.run(store, [Segment(short, 0, np.arange(8, 11), 1, 30)]).logits
+    mixed = backend.run(store, [Segment(short, 0, (np.arange(8, 11),), 1, 30)]).logits
     assert not torch.allclose(mixed[0], logits[1], atol=1e-3)
 
 
@@ -172,7 +178,7 @@ def test_what_the_backend_says_of_its_model() -> None:
     backend = TorchBackend(model_of("gpt2"))
     assert (backend.vocabulary, backend.max_positions, backend.layers, backend.incremental) == (71, 128, 2, True)
     store = backend.open_store(PAGE)
-    assert store.bytes_per_page == PAGE * 2 * 2 * 32 * 4
+    assert store.groups[0].bytes_per_page == PAGE * 2 * 2 * 32 * 4
     experts = tiny("doge", is_moe=True, num_experts=16, num_experts_per_tok=4, router_layout="flattened")
     assert not TorchBackend(experts).incremental
 
@@ -247,13 +253,13 @@ def test_a_store_of_another_type_is_refused() -> None:
     model = tiny("llama")
     backend = TorchBackend(model)
     store = backend.open_store(PAGE)
-    store.resize(2)
+    resize(store, 2)
     model.to(torch.bfloat16)
     with pytest.raises(ArgumentError, match="store"):
-        backend.run(store, [Segment(np.arange(3), 0, np.arange(1), 1, 3)])
+        backend.run(store, [Segment(np.arange(3), 0, (np.arange(1),), 1, 3)])
     fresh = backend.open_store(PAGE)
-    fresh.resize(2)
-    logits = backend.run(fresh, [Segment(np.arange(3), 0, np.arange(1), 1, 3)]).logits
+    resize(fresh, 2)
+    logits = backend.run(fresh, [Segment(np.arange(3), 0, (np.arange(1),), 1, 3)]).logits
     assert logits.dtype == torch.float32
     with torch.no_grad():
         expected = model(torch.arange(3)[None]).logits[0, -1].float()
@@ -263,9 +269,15 @@ def test_a_store_of_another_type_is_refused() -> None:
 def read_once(backend: TorchBackend, fields: list[dict[str, Any]], layers: tuple[int, ...] = ()) -> Any:
     """One step of sequences of 12 tokens, each on pages of its own."""
     store = backend.open_store(PAGE)
-    store.resize(3 * len(fields))
+    resize(store, 3 * len(fields))
     segments = [
-        Segment((np.arange(12) * 5 + 7 * place) % VOCABULARY, 0, np.arange(3) + 3 * place, span=12, **given)
+        Segment(
+            (np.arange(12) * 5 + 7 * place) % VOCABULARY,
+            0,
+            tables(store, 0, np.arange(3) + 3 * place),
+            span=12,
+            **given,
+        )
         for place, given in enumerate(fields)
     ]
     return backend.run(store, segments, layers)
@@ -323,12 +335,17 @@ def test_layers_depths_and_states_that_are_not_there_are_refused() -> None:
             backend.head(torch.zeros(shape))
 
 
+def bytes_per_page(backend: TorchBackend) -> int:
+    [group] = backend.open_store(PAGE).groups
+    return group.bytes_per_page
+
+
 def test_a_truncated_backend_has_a_smaller_store_and_says_so() -> None:
     backend = TorchBackend(model_of("doge"), "there are hooks on head")
     shallow = backend.truncated(1)
     assert (backend.layers, shallow.layers) == (2, 1)
     assert shallow.describe() == "torch (float32 on cpu; there are hooks on head; the first 1 of 2 blocks)"
-    assert 2 * shallow.open_store(PAGE).bytes_per_page == backend.open_store(PAGE).bytes_per_page
+    assert 2 * bytes_per_page(shallow) == bytes_per_page(backend)
 
 
 @pytest.mark.parametrize("asked", [0, 1], ids=["the whole is asked first", "the truncated one is asked first"])

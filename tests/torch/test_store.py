@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from tiny_models import tiny
 
 from loquent.torch.store import PageStore
 
+FLOATS = torch.float32, torch.device("cpu")
 
-def filled(pages: int) -> PageStore:
+
+def filled(pages: int, dtype: torch.dtype = torch.float32) -> PageStore:
     """A Doge's store whose slots hold their own numbers."""
-    store = PageStore(tiny("doge").decoder, 4, torch.float32, torch.device("cpu"))
-    store.resize(pages)
+    store = PageStore(tiny("doge").decoder, 4, dtype, torch.device("cpu"))
+    store.resize(0, pages)
     for layer, planes in enumerate(store.planes):
         for number, plane in enumerate(planes):
             slots = torch.arange(pages * 4.0).view(-1, *[1] * (plane.dim() - 1))
@@ -32,27 +35,27 @@ def content(store: PageStore, page: int) -> list[float]:
 def test_planes_of_doge_hold_keys_values_and_mask_values() -> None:
     store = filled(3)
     assert [tuple(plane.shape) for plane in store.planes[0]] == [(12, 2, 8), (12, 2, 8), (12, 2)]
-    assert store.bytes_per_page == 4 * 2 * (2 * 2 * 8 + 2) * 4
-    assert store.pages == 3
+    assert store.groups[0].bytes_per_page == 4 * 2 * (2 * 2 * 8 + 2) * 4
+    assert store.pages(0) == 3
 
 
 def test_resizing_keeps_what_stays() -> None:
     store = filled(3)
     before = [content(store, page) for page in range(3)]
-    store.resize(7)
+    store.resize(0, 7)
     assert [content(store, page) for page in range(3)] == before
     assert content(store, 5) == [0.0] * 24
-    store.resize(2)
-    assert store.pages == 2
+    store.resize(0, 2)
+    assert store.pages(0) == 2
     assert [content(store, page) for page in range(2)] == before[:2]
 
 
 def test_copies_are_of_whole_pages_and_all_planes() -> None:
     store = filled(5)
     before = [content(store, page) for page in range(5)]
-    store.copy([0, 3], [4, 1])
+    store.copy(0, [0, 3], [4, 1])
     assert [content(store, page) for page in range(5)] == [before[0], before[3], before[2], before[3], before[0]]
-    store.copy([], [])
+    store.copy(0, [], [])
 
 
 def test_regrouping_moves_rows_apart() -> None:
@@ -61,7 +64,7 @@ def test_regrouping_moves_rows_apart() -> None:
     store.regroup(2, 3)
     assert [content(store, page) for page in (0, 1, 3, 4)] == before
     store.select(2, torch.tensor([1, 1, 0]))
-    assert store.pages == 9
+    assert store.pages(0) == 9
     assert content(store, 3) == before[2]
     assert content(store, 7) == before[1]
 
@@ -75,5 +78,42 @@ def test_writing_without_gradients_leaves_plain_tensors() -> None:
     assert store.planes[1][0][[5, 0, 2]].unique().tolist() == [2.0]
     assert store.planes[0][2][1:4].unique().tolist() == [1.0]
     with torch.inference_mode():
-        store.resize(3)
+        store.resize(0, 3)
     assert not store.planes[0][0].is_inference()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_pages_are_read_and_written_as_bytes(dtype: torch.dtype) -> None:
+    store, other = filled(5, dtype), filled(3, dtype)
+    before = [content(store, page) for page in range(5)]
+    taken = store.read_pages(0, [4, 1])
+    assert taken.shape == (2, store.groups[0].bytes_per_page)
+    taken.flags.writeable = False
+    other.write_pages(0, [0, 2], taken)
+    assert [content(other, page) for page in range(3)] == [before[4], before[1], before[1]]
+    assert store.read_pages(0, []).shape == (0, store.groups[0].bytes_per_page)
+    other.write_pages(0, [], taken[:0])
+    assert (store.format == other.format, store.place) == (True, "memory")
+
+
+def test_cleared_pages_are_zeros() -> None:
+    store = filled(3)
+    before = [content(store, page) for page in range(3)]
+    store.clear(0, [1])
+    store.clear(0, [])
+    assert [content(store, page) for page in range(3)] == [before[0], [0.0] * 24, before[2]]
+
+
+def test_layers_with_a_window_have_pages_of_their_own() -> None:
+    store = PageStore(tiny("gpt_neo", num_layers=4, attention_types=[[["global", "local"], 2]]).decoder, 4, *FLOATS)
+    assert [(group.window, group.residual) for group in store.groups] == [(None, None), (5, None)]
+    assert [store.group_of[layer] for layer in range(4)] == [0, 1, 0, 1]
+    store.resize(0, 3)
+    store.resize(1, 2)
+    assert [store.pages(group) for group in range(2)] == [3, 2]
+    assert [len(planes[0]) for planes in store.planes] == [12, 8, 12, 8]
+    for planes in store.planes:
+        planes[0].fill_(1.0)
+    store.clear(1, [0])
+    assert [float(planes[0][0].sum()) for planes in store.planes] == [32.0, 0.0, 32.0, 0.0]
+    assert store.format != filled(1).format

@@ -1,6 +1,6 @@
 """Who holds which page of a KV store: counting, sharing, copy-on-write and remembered prefixes; no tensors."""
 
-from loquent.cache.layout import PLAIN, Coding, PageGroup, StoreKind
+from loquent.cache.layout import PLAIN, Coding, LayerGroup, PageGroup, StoreKind, layer_groups
 from loquent.cache.memory import Memory
 from loquent.cache.pool import PagePool
 from loquent.cache.prefix import PageKey, PrefixIndex, page_keys
@@ -9,6 +9,7 @@ from loquent.cache.sequence import Sequence
 __all__ = [
     "PLAIN",
     "Coding",
+    "LayerGroup",
     "Memory",
     "PageGroup",
     "PageKey",
@@ -16,5 +17,6 @@ __all__ = [
     "PrefixIndex",
     "Sequence",
     "StoreKind",
+    "layer_groups",
     "page_keys",
 ]

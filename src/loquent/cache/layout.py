@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -56,3 +57,34 @@ class PageGroup:
         if self.residual is None:
             return -(-length // page_size)
         return max(0, length - self.residual) // page_size
+
+
+@dataclass(frozen=True)
+class LayerGroup:
+    """Layers whose planes of one form share page tables; `window` and `residual` are those of its `PageGroup`."""
+
+    layers: tuple[int, ...]
+    window: int | None
+    residual: int | None
+
+
+def layer_groups(windows: Sequence[int | None], coding: Coding | None = None) -> list[LayerGroup]:
+    """The groups of a store, in their order: exact ones first, each form by its first layer.
+
+    Args:
+        windows: how many tokens a query of each layer sees, itself included; None: all.
+        coding: of a coded store. Layers whose window is within the residual are never seen coded.
+    """
+    residual = None if coding is None else coding.residual
+    exact: dict[int | None, list[int]] = {}
+    coded: dict[int | None, list[int]] = {}
+    for layer, window in enumerate(windows):
+        if residual is None or (window is not None and window <= residual):
+            exact.setdefault(window, []).append(layer)
+        else:
+            exact.setdefault(residual, []).append(layer)
+            coded.setdefault(window, []).append(layer)
+    return [
+        *(LayerGroup(tuple(layers), window, None) for window, layers in exact.items()),
+        *(LayerGroup(tuple(layers), window, residual) for window, layers in coded.items()),
+    ]

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
+from loquent.config.caches import plain_fields
 from loquent.config.fields import FieldTable, field_table
 from loquent.config.generation_checks import check_conflicts, check_saved, check_values
 from loquent.config.json_file import JsonFile, saving_folder
@@ -71,10 +72,14 @@ class GenerationConfig(JsonFile):
     dola_layers: Literal["low", "high"] | list[int] | None = None
     seed: int | None = None
 
-    # The key-value cache.
-    use_cache: bool = True
+    # How keys and values are kept (docs/memory.md). `cache_config` has the fields of a QuantizedCacheConfig, or an
+    # `offload_folder`, for which there is a field too.
     cache_implementation: str | None = None
     cache_config: dict[str, Any] | None = None
+    offload_folder: str | None = None
+    # Accepted, and without effect here.
+    use_cache: bool = True
+    max_cache_len: int | None = None
     return_legacy_cache: bool | None = None
     prefill_chunk_size: int | None = None
 
@@ -196,6 +201,10 @@ class GenerationConfig(JsonFile):
         """Whether a field has its value from the caller or a file, rather than from the defaults."""
         return name in self._set_at or name in self._extra
 
+    def stands(self, name: str, beside: str) -> bool:
+        """Whether the caller set a field, and `beside` no later than it: what was set later wins."""
+        return name in self.explicit and self._set_at[name] >= self._set_at.get(beside, 0)
+
     def _put_all(self, values: Mapping[str, Any]) -> None:
         for name, value in values.items():
             if name in _ARGUMENTS_OF_GENERATE:
@@ -212,8 +221,10 @@ class GenerationConfig(JsonFile):
             self._nulls.add(name)
             self._set_at.pop(name, None)
             return
-        if name == "cache_config" and hasattr(value, "to_dict"):
-            value = value.to_dict()
+        if name == "cache_config":
+            value = plain_fields(value)
+        if name == "offload_folder" and isinstance(value, os.PathLike):
+            value = os.fspath(value)
         if name == "watermarking_config":
             value = watermarking_config(value)
         if name == "response_format" and hasattr(value, "model_json_schema"):

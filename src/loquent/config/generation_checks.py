@@ -10,11 +10,9 @@ from loquent.errors import ArgumentError
 Fields = Mapping[str, Any]
 
 _CACHES = (
-    *("dynamic", "offloaded", "quantized", "static", "offloaded_static"),
-    *("sliding_window", "hybrid", "hybrid_chunked", "offloaded_hybrid", "offloaded_hybrid_chunked"),
+    *("dynamic", "static", "paged", "sliding_window", "quantized", "offloaded", "offloaded_static"),
+    *("dynamic_full", "hybrid", "hybrid_chunked", "offloaded_hybrid", "offloaded_hybrid_chunked"),
 )
-
-
 _DEEPEST = 48
 
 
@@ -45,6 +43,7 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "num_return_sequences": _COUNT,
     "penalty_alpha": _PROBABILITY,
     "prefill_chunk_size": _COUNT,
+    "max_cache_len": _COUNT,
     "seed": _COUNT_OR_NONE,
     # It, and what is divided by it, have to be numbers in float32.
     "temperature": (lambda value: value == 0 or 1e-30 <= value <= 1e30, "0, or a number from 1e-30 to 1e30"),

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from loquent.cache import Sequence
+from loquent.cache import PLAIN, Sequence, StoreKind
 from loquent.decoding.recording import Recorded
 from loquent.decoding.rules import Context, Rule
 from loquent.decoding.stopping import Reason, Stopping
@@ -79,6 +79,7 @@ class Decoding:
     source: Callable[[Task, Strategy], Strategy] | None = None  # where scores come from, if not from the model alone
     healed: int = 0  # how many tokens at the beginning of the output are the prompt's last, made again
     shadow: int = 0  # how many tokens the prompt of each sequence's shadow has; 0: sequences have none
+    store: StoreKind = PLAIN  # how its keys and values are kept
     readers: tuple[Any, ...] = ()  # further models that it reads with, as the engine opened them
     traced: bool = False  # whether the strategy tells of its way
     recorded: frozenset[Recorded] = frozenset()  # what is kept of the rows that tokens are chosen from

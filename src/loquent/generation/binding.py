@@ -22,7 +22,16 @@ from loquent.parts import Decoder
 class Bound(Protocol):
     """What generation needs of a model."""
 
+    decoder: Decoder
     generation_config: GenerationConfig
+
+    @property
+    def device(self) -> Any:
+        """Where it runs: "cpu", or what prints as such."""
+
+    @property
+    def dtype(self) -> Any:
+        """The type of its weights: "float32", or what prints as "torch.float32"."""
 
     @property
     def gives_tensors(self) -> bool:

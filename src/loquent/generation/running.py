@@ -185,7 +185,7 @@ def start(
     seeds = row_seeds(seed, configs)
     engine = engine_of(model)
     around = replace(
-        _facts(engine.backend),
+        _facts(model, engine.backend),
         tokenizer=tokenizer,
         processors=callables(logits_processor, "logits_processor"),
         criteria=callables(stopping_criteria, "stopping_criteria"),
@@ -209,7 +209,7 @@ def start(
     return _submitted(Run(engine, prompts, configs, []), requests)
 
 
-def _facts(backend: Backend) -> Surroundings:
+def _facts(model: Bound, backend: Backend) -> Surroundings:
     """What a model is, for requests to be resolved against."""
     return Surroundings(
         vocabulary=backend.vocabulary,
@@ -217,6 +217,9 @@ def _facts(backend: Backend) -> Surroundings:
         layers=backend.layers,
         tied=backend.tied,
         free_rows=backend.free_rows,
+        has_windows=any(block.attention.window is not None for block in model.decoder.blocks),
+        dtype=str(model.dtype).removeprefix("torch."),
+        device=str(model.device),
     )
 
 

@@ -19,9 +19,8 @@ from loquent.errors import ArgumentError
 from loquent.hub.checkpoint import SAFETENSORS, SAFETENSORS_INDEX
 from loquent.hub.files import replacing, write_text
 from loquent.hub.tensors import DTYPE_SIZES
+from loquent.sizes import parse_size
 
-_UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
-_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
 _LENGTH_BYTES = 8
 _SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 
@@ -69,7 +68,7 @@ def write_checkpoint(
         ValueError: the bytes of a tensor are not as many as its type and shape say.
     """
     path = Path(folder)
-    split = _split(list(tensors), parse_size(max_shard_size))
+    split = _split(list(tensors), parse_size(max_shard_size, "max_shard_size"))
     names = [SAFETENSORS]
     if len(split) > 1:
         names = [f"model-{number:05d}-of-{len(split):05d}.safetensors" for number in range(1, len(split) + 1)]
@@ -123,20 +122,6 @@ def write_safetensors(
             if data.nbytes != tensor.nbytes:
                 raise ValueError(f"{tensor.name!r} gave {data.nbytes} bytes, not the {tensor.nbytes} of its shape")
             file.write(data.cast("B") if data.nbytes else b"")
-
-
-def parse_size(size: int | str) -> int:
-    """A number of bytes from a number, or from such as "5GB" (decimal) or "500MiB" (binary).
-
-    Raises:
-        ArgumentError: it is neither, or not above 0.
-    """
-    match = _SIZE.fullmatch(size) if isinstance(size, str) else None
-    if match and match[2].upper() in _UNITS:
-        size = int(float(match[1]) * _UNITS[match[2].upper()])
-    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-        raise ArgumentError(f'max_shard_size={size!r} is not a size. Pass a number of bytes, or such as "5GB".')
-    return size
 
 
 def _split(tensors: Sequence[TensorToWrite], largest: int) -> list[list[TensorToWrite]]:

@@ -54,7 +54,8 @@ class SelfAttention(nn.Module):
         if part.dynamic_mask:
             entries.append(self.dynamic_mask(values, batch.linear))  # (tokens, kv_heads)
         batch.write(self.layer, entries)
-        read = batch.restore([self._attend(group, queries, entries, batch) for group in batch.plan.groups])
+        groups = batch.plans[self.layer].groups
+        read = batch.restore(self.layer, [self._attend(group, queries, entries, batch) for group in groups])
         return batch.linear(self.output, read.flatten(1))
 
     def _attend(self, group: Group, queries: Tensor, entries: list[Tensor], batch: Batch) -> Tensor:
@@ -68,7 +69,7 @@ class SelfAttention(nn.Module):
         if batch.weights is None:
             return attend(self.part, mine, keys, values, where, mask_values=added, dropout=dropout)
         read, weights = attend_with_weights(self.part, mine, keys, values, where, mask_values=added, dropout=dropout)
-        if group is batch.plan.groups[0]:
+        if group is batch.plans[self.layer].groups[0]:
             batch.weights[self.layer] = []
         batch.weights[self.layer].append(weights)
         return read

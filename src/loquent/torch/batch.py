@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from loquent.parts import Decoder, Rotary
-from loquent.torch.groups import Plan, Row, plan_groups
+from loquent.torch.groups import Pages, Plan, Row, plan_groups
 from loquent.torch.layers import Linears, call_layer
 from loquent.torch.positions import RotaryFrequencies, Turns
 from loquent.torch.store import PageStore
@@ -26,10 +26,10 @@ class Batch:
 
     rows: Sequence[Row]
     positions: Tensor  # (tokens,)
-    plan: Plan
+    plans: Sequence[Plan]  # of each layer; layers that read the same pages have the same
     turns: dict[Rotary, Turns]
     store: PageStore | None = None
-    slots: Tensor | slice | None = None  # where the new entries go
+    slots: Sequence[Tensor | slice] = ()  # of each layer: where the new entries go
     linear: Linears = call_layer
     weights: dict[int, list[Tensor]] | None = None  # layer -> attention weights of each group, where wanted
 
@@ -40,14 +40,15 @@ class Batch:
 
     def write(self, layer: int, entries: Sequence[Tensor]) -> None:
         """Remember the new tokens' keys and values in the store, if there is one."""
-        if self.store is not None and self.slots is not None:
-            self.store.write(layer, self.slots, entries)
+        if self.store is not None:
+            self.store.write(layer, self.slots[layer], entries)
 
-    def restore(self, pieces: Sequence[Tensor]) -> Tensor:
-        """The results of the groups, (count, length, ...) each, as one packed tensor in the order of the rows."""
+    def restore(self, layer: int, pieces: Sequence[Tensor]) -> Tensor:
+        """The results of a layer's groups, (count, length, ...) each, packed in the order of the rows."""
         flat = [piece.flatten(0, 1) for piece in pieces]
         packed = flat[0] if len(flat) == 1 else torch.cat(flat)
-        return packed if self.plan.restore is None else packed.index_select(0, self.plan.restore)
+        order = self.plans[layer].restore
+        return packed if order is None else packed.index_select(0, order)
 
 
 def make_batch(
@@ -66,15 +67,7 @@ def make_batch(
     if positions is None:
         counted = [np.arange(row.past, row.past + row.length) for row in rows]
         positions = torch.from_numpy(np.concatenate(counted)).to(device, non_blocking=True)
-    slots = _slots(rows, store.page_size, device) if store is not None else None
-    plan = plan_groups(
-        rows,
-        page_size=store.page_size if store else 1,
-        slots=store.pages * store.page_size if store else 0,
-        entry_size=decoder.blocks[0].attention.kv_heads * decoder.blocks[0].attention.head_dim,
-        device=device,
-        joined=torch.is_grad_enabled(),
-    )
+    plans, slots = _place_layers(decoder, rows, store, device)
     lengths, spans = [row.length for row in rows], [row.span for row in rows]
     turns = {}
     for block in decoder.blocks:
@@ -82,26 +75,44 @@ def make_batch(
         if rotary is not None and rotary not in turns:
             cosines, sines = frequencies.turns(rotary, positions, lengths, spans)
             turns[rotary] = cosines.to(dtype), sines.to(dtype)
-    return Batch(rows, positions, plan, turns, store, slots, linear, {} if with_weights else None)
+    return Batch(rows, positions, plans, turns, store, slots, linear, {} if with_weights else None)
 
 
-def _slots(rows: Sequence[Row], page_size: int, device: torch.device) -> Tensor | slice:
+def _place_layers(
+    decoder: Decoder, rows: Sequence[Row], store: PageStore | None, device: torch.device
+) -> tuple[list[Plan], list[Tensor | slice]]:
+    """For each layer, how its rows are attended, and the slots of their new tokens."""
+    joined = torch.is_grad_enabled()
+    if store is None:
+        return [plan_groups(rows, None, device, joined=joined)] * len(decoder.blocks), []
+    part = decoder.blocks[0].attention
+    plans, slots = [], []
+    for index, group in enumerate(store.groups):
+        room = store.pages(index) * store.page_size
+        pages = Pages(index, store.page_size, room, part.kv_heads * part.head_dim, group.window)
+        plans.append(plan_groups(rows, pages, device, joined=joined))
+        slots.append(_slots(rows, index, store.page_size, device))
+    places = [store.group_of[layer] for layer in range(len(decoder.blocks))]
+    return [plans[place] for place in places], [slots[place] for place in places]
+
+
+def _slots(rows: Sequence[Row], group: int, page_size: int, device: torch.device) -> Tensor | slice:
     """The slots of the new tokens; a slice where they are consecutive, which saves an index."""
     if len(rows) == 1 and rows[0].length == 1:
         row = rows[0]
-        slot = int(_pages(row)[row.past // page_size]) * page_size + row.past % page_size
+        slot = int(_table(row, group)[row.past // page_size]) * page_size + row.past % page_size
         return slice(slot, slot + 1)
     pieces = []
     for row in rows:
         places = np.arange(row.past, row.past + row.length)
-        pieces.append(_pages(row)[places // page_size] * page_size + places % page_size)
+        pieces.append(_table(row, group)[places // page_size] * page_size + places % page_size)
     slots = np.concatenate(pieces)
     if int(slots[-1] - slots[0]) == len(slots) - 1 and bool((np.diff(slots) == 1).all()):
         return slice(int(slots[0]), int(slots[-1]) + 1)
     return torch.from_numpy(slots).to(device, non_blocking=True)
 
 
-def _pages(row: Row) -> NDArray[np.int64]:
-    if row.pages is None:
+def _table(row: Row, group: int) -> NDArray[np.int64]:
+    if not row.tables:
         raise ValueError("a row without pages cannot be written to a store")
-    return row.pages
+    return row.tables[group]

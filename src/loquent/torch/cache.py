@@ -94,7 +94,7 @@ class DynamicCache:
             if length:
                 first = index * self._pages_per_row
                 pages = np.arange(first, first - (-(past + length) // _PAGE_SIZE))
-                rows.append(Row(length, past, spans[index], pages))
+                rows.append(Row(length, past, spans[index], (pages,) * len(self._store.groups)))
         return self._store, rows
 
     def commit(self, mask: NDArray[np.bool_]) -> None:

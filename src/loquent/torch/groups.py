@@ -22,15 +22,16 @@ _ELEMENTS_PER_CALL_GPU = 4_000_000
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """What one sequence brings to a batch: `length` new tokens after `past` that the store holds in its `pages`.
+    """What one sequence brings to a batch: `length` new tokens after `past` that the store holds.
 
-    Without pages nothing is remembered, and `past` must be 0. `span` is the longest that the sequence may become.
+    `tables` has its page table for each of the store's groups (see `engine.backend.Segment`). Without tables nothing
+    is remembered, and `past` must be 0. `span` is the longest that the sequence may become.
     """
 
     length: int
     past: int
     span: int
-    pages: NDArray[np.int64] | None = None
+    tables: tuple[NDArray[np.int64], ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,13 +215,29 @@ class Plan:
     restore: Tensor | None  # None: they are in order
 
 
-def plan_groups(
-    rows: Sequence[Row], page_size: int, slots: int, entry_size: int, device: torch.device, *, joined: bool
-) -> Plan:
-    """Sort the rows of a batch into groups.
+@dataclass(frozen=True)
+class Pages:
+    """What planning knows of the pages that some layers read: which of a row's tables, and what is behind it.
 
     `slots` is the store's size, `entry_size` how many numbers a token's keys have in a layer: it decides between
-    gathering and calls of their own. With `joined`, gradients flow through the new tokens' keys.
+    gathering and calls of their own.
+    """
+
+    table: int
+    page_size: int
+    slots: int
+    entry_size: int
+    window: int | None
+
+    def first(self, row: Row) -> int:
+        """The first page that the row's new tokens see; those before it may be nobody's, or another's."""
+        return 0 if self.window is None else max(0, row.past + 1 - self.window) // self.page_size
+
+
+def plan_groups(rows: Sequence[Row], pages: Pages | None, device: torch.device, *, joined: bool) -> Plan:
+    """Sort the rows of a batch into groups, for layers that read the same pages; None: no row has a past.
+
+    With `joined`, gradients flow through the new tokens' keys.
     """
     starts = np.cumsum([0, *(row.length for row in rows)])
     alike: dict[tuple[bool, int], list[int]] = {}
@@ -228,10 +245,10 @@ def plan_groups(
         alike.setdefault((row.past > 0, row.length), []).append(index)
     groups = []
     for (is_stored, length), members in alike.items():
-        if not is_stored:
+        if not is_stored or pages is None:
             chosen: list[tuple[list[int], Strided | _Scattered | None]] = [(members, None)]
         else:
-            chosen = list(_place(rows, members, page_size, slots, entry_size, device, alone=joined))
+            chosen = list(_place(rows, members, pages, device, alone=joined))
         for some, place in chosen:
             packed = _packed_rows(starts, some, length, device)
             pasts = tuple(rows[index].past for index in some)
@@ -251,36 +268,39 @@ def _packed_rows(starts: NDArray[np.int64], members: list[int], length: int, dev
 
 
 def _place(
-    rows: Sequence[Row],
-    members: list[int],
-    page_size: int,
-    slots: int,
-    entry_size: int,
-    device: torch.device,
-    *,
-    alone: bool,
+    rows: Sequence[Row], members: list[int], pages: Pages, device: torch.device, *, alone: bool
 ) -> Iterator[tuple[list[int], Strided | _Scattered]]:
     """Split rows with equally many new tokens into those read in place and those gathered."""
+    tables = {index: rows[index].tables[pages.table] for index in members}
     totals = {index: rows[index].past + rows[index].length for index in members}
-    firsts, scattered = {}, []
-    for index in members:
-        pages = rows[index].pages
-        assert pages is not None  # a past is in the store
-        if bool((np.diff(pages) == 1).all()):
-            firsts[index] = int(pages[0]) * page_size
+    skipped = {index: pages.first(rows[index]) for index in members}
+    firsts, single, scattered = {}, [], []
+    for index, table in tables.items():
+        live = skipped[index]
+        if _is_run(table):
+            firsts[index] = int(table[0]) * pages.page_size
+        elif live and _is_run(table[live:]):
+            # Where position 0 would be. What is there is not its own, so that it is not read beside another row.
+            firsts[index] = (int(table[live]) - live) * pages.page_size
+            single.append(index)
         else:
             scattered.append(index)
-    runs = [[index] for index in firsts] if alone else list(_even_runs(firsts, totals, slots))
+    single = list(firsts) if alone else single
+    together = {index: first for index, first in firsts.items() if index not in single}
+    runs = [*([index] for index in single), *_even_runs(together, totals, pages.slots)]
     per_call = _ELEMENTS_PER_CALL_CPU if device.type == "cpu" else _ELEMENTS_PER_CALL_GPU
-    in_place = sum(totals[index] for index in firsts) * entry_size
+    in_place = sum(totals[index] - skipped[index] * pages.page_size for index in firsts) * pages.entry_size
     if len(runs) > 1 and not alone and in_place < per_call * len(runs):
         scattered, runs = members, []
     for run in runs:
         step = firsts[run[1]] - firsts[run[0]] if len(run) > 1 else 0
         yield run, Strided(firsts[run[0]], step, len(run), max(totals[index] for index in run))
     for some in [[index] for index in scattered] if alone else [scattered] if scattered else []:
-        tables = tuple(pages for index in some if (pages := rows[index].pages) is not None)
-        yield some, _Scattered(tables, tuple(totals[index] for index in some), page_size)
+        yield some, _Scattered(tuple(tables[i] for i in some), tuple(totals[i] for i in some), pages.page_size)
+
+
+def _is_run(table: NDArray[np.int64]) -> bool:
+    return bool(table[0] >= 0 and (table[1:] - table[:-1] == 1).all())
 
 
 def _even_runs(firsts: dict[int, int], totals: dict[int, int], slots: int) -> Iterator[list[int]]:

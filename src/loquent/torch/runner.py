@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from loquent.cache import PLAIN, StoreKind
 from loquent.engine.backend import Forward, Segment, Store, check_depth, check_layers, check_states
 from loquent.errors import ArgumentError
 from loquent.parts import Decoder
@@ -115,8 +116,14 @@ class TorchBackend:
             return True
         return not (was_plain and self._was_plain)
 
-    def open_store(self, page_size: int) -> PageStore:
-        """A new store with no pages yet, of the model's type and on its device."""
+    def open_store(self, page_size: int, kind: StoreKind = PLAIN) -> PageStore:
+        """A new store with no pages yet, of the model's type and on its device.
+
+        Raises:
+            ArgumentError: a kind of store that there is none of.
+        """
+        if kind != PLAIN:
+            raise ArgumentError(f"{kind} cannot be had yet. Use the plain kind.")
         return PageStore(self.decoder, page_size, self.model.dtype, self.model.device)
 
     def prefix_key(self, span: int) -> Hashable:
@@ -139,7 +146,7 @@ class TorchBackend:
         if not isinstance(store, PageStore) or store.dtype != dtype:
             raise ArgumentError("store must be one that this backend opened, since the model was last converted.")
         linear = self._linears(dtype)
-        rows = [Row(len(segment.tokens), segment.start, segment.span, segment.pages) for segment in segments]
+        rows = [Row(len(segment.tokens), segment.start, segment.span, segment.tables) for segment in segments]
         batch = make_batch(decoder, rows, base.frequencies, model.device, dtype, store=store, linear=linear)
         tokens = np.concatenate([segment.tokens for segment in segments])
         ids = torch.from_numpy(tokens).to(model.device, non_blocking=True)

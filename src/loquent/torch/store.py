@@ -5,11 +5,14 @@ Slots that nobody has written hold zeros, and later whatever their last owner le
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from loquent.cache import LayerGroup, PageGroup, layer_groups
 from loquent.parts import Decoder
 
 Plane = Tensor
@@ -17,73 +20,105 @@ Plane = Tensor
 
 
 class PageStore:
-    """Keys, values and, for Doge, dynamic mask values of every layer, in pages of `page_size` tokens."""
+    """Keys, values and, for Doge, dynamic mask values of every layer, in pages of `page_size` tokens.
+
+    Layers that see the same span of tokens are a group: they share page numbers.
+    """
+
+    place = "memory"
 
     def __init__(self, decoder: Decoder, page_size: int, dtype: torch.dtype, device: torch.device) -> None:
         self.page_size = page_size
-        self._shapes = [_entry_shapes(decoder, layer) for layer in range(len(decoder.blocks))]
         self.dtype, self._device = dtype, device
-        self._pages = 0
+        self._shapes = [_entry_shapes(decoder, layer) for layer in range(len(decoder.blocks))]
+        self._layer_groups = layer_groups([block.attention.window for block in decoder.blocks])
+        self.groups = [self._describe(group) for group in self._layer_groups]
+        self.group_of = {layer: index for index, group in enumerate(self._layer_groups) for layer in group.layers}
+        """The group of each layer."""
+        self._pages = [0] * len(self.groups)
         self.planes = [[self._zeros(0, shape) for shape in shapes] for shapes in self._shapes]
         """The planes of each layer: keys and values (slots, kv_heads, head_dim), dynamic mask (slots, kv_heads)."""
 
     @property
-    def pages(self) -> int:
-        """How many pages there are now."""
-        return self._pages
+    def format(self) -> str:
+        """What the bytes of `read_pages` mean: the type of numbers, and the shapes of each group's planes."""
+        groups = [
+            f"{group.window}: {' '.join(str(self._shapes[layer]) for layer in group.layers)}"
+            for group in self._layer_groups
+        ]
+        return f"torch 1, {self.dtype}, pages of {self.page_size}; {'; '.join(groups)}"
 
-    @property
-    def bytes_per_page(self) -> int:
-        """The memory of one page, all layers and planes."""
-        elements = sum(torch.Size(shape).numel() for shapes in self._shapes for shape in shapes)
-        return elements * self.page_size * self.dtype.itemsize
+    def pages(self, group: int) -> int:
+        """How many pages of a group there are now."""
+        return self._pages[group]
 
-    def resize(self, pages: int) -> None:
-        """Grow or shrink to `pages`; pages below the smaller of both counts keep their content."""
-        if pages == self._pages:
+    def resize(self, group: int, pages: int) -> None:
+        """Grow or shrink a group to `pages`; pages below the smaller of both counts keep their content."""
+        if pages == self._pages[group]:
             return
-        kept = min(pages, self._pages) * self.page_size
-        for planes, shapes in zip(self.planes, self._shapes):
-            for index, shape in enumerate(shapes):
-                grown = self._zeros(pages * self.page_size, shape)
-                grown[:kept] = planes[index][:kept]
-                planes[index] = grown  # one plane at a time, so that the old one is freed at once
-        self._pages = pages
+        kept = min(pages, self._pages[group]) * self.page_size
+        for planes, index in self._places(group):
+            grown = self._zeros(pages * self.page_size, planes[index].shape[1:])
+            grown[:kept] = planes[index][:kept]
+            planes[index] = grown  # one plane at a time, so that the old one is freed at once
+        self._pages[group] = pages
 
     def regroup(self, rows: int, pages_per_row: int) -> None:
-        """Give each of `rows` equal runs of pages more room: row r then has pages r * pages_per_row and following."""
-        for planes, shapes in zip(self.planes, self._shapes):
-            for index, shape in enumerate(shapes):
+        """Give each of `rows` equal runs of pages more room: row r then has pages r * pages_per_row and following.
+
+        All groups have equally many pages, and have so afterwards.
+        """
+        for group in range(len(self.groups)):
+            for planes, index in self._places(group):
+                shape = planes[index].shape[1:]
                 grown = self._zeros(rows * pages_per_row * self.page_size, shape)
                 held = planes[index].view(rows, -1, *shape)
                 grown.view(rows, -1, *shape)[:, : held.shape[1]] = held
                 planes[index] = grown
-        self._pages = rows * pages_per_row
+            self._pages[group] = rows * pages_per_row
 
     def select(self, rows: int, chosen: Tensor) -> None:
-        """Of `rows` equal runs of pages keep the `chosen` ones, in that order; some may be repeated."""
-        for planes in self.planes:
-            for index, plane in enumerate(planes):
+        """Of `rows` equal runs of pages, in all groups, keep the `chosen` ones, in that order; some may be repeated."""
+        for group in range(len(self.groups)):
+            for planes, index in self._places(group):
+                plane = planes[index]
                 planes[index] = plane.view(rows, -1, *plane.shape[1:])[chosen.to(plane.device)].flatten(0, 1)
-        self._pages = self._pages // rows * len(chosen)
+            self._pages[group] = self._pages[group] // rows * len(chosen)
 
-    def copy(self, sources: Sequence[int], targets: Sequence[int]) -> None:
-        """Copy whole pages, all layers and planes; no page is both a source and a target."""
+    def copy(self, group: int, sources: Sequence[int], targets: Sequence[int]) -> None:
+        """Copy whole pages, all layers and planes of the group; no page is both a source and a target."""
         if not len(sources):
             return
-        source = torch.as_tensor(sources, device=self._device)
-        target = torch.as_tensor(targets, device=self._device)
-        for planes in self.planes:
-            for plane in planes:
-                pages = plane.view(self._pages, -1)
-                pages.index_copy_(0, target, pages.index_select(0, source))
+        source, target = self._numbers(sources), self._numbers(targets)
+        for pages in self._by_page(group):
+            pages.index_copy_(0, target, pages.index_select(0, source))
 
-    def clear(self, pages: Sequence[int]) -> None:
-        """Fill whole pages with zeros, all layers and planes."""
-        chosen = torch.as_tensor(pages, device=self._device)
-        for planes in self.planes:
-            for plane in planes:
-                plane.view(self._pages, -1).index_fill_(0, chosen, 0)
+    def clear(self, group: int, pages: Sequence[int]) -> None:
+        """Fill whole pages with zeros, all layers and planes of the group."""
+        if not len(pages):
+            return
+        chosen = self._numbers(pages)
+        for content in self._by_page(group):
+            content.index_fill_(0, chosen, 0)
+
+    def read_pages(self, group: int, pages: Sequence[int]) -> NDArray[np.uint8]:
+        """The content of whole pages, (pages, bytes_per_page): layer by layer, plane by plane."""
+        if not len(pages):
+            return np.zeros((0, self.groups[group].bytes_per_page), np.uint8)
+        chosen = self._numbers(pages)
+        pieces = [content.index_select(0, chosen).view(torch.uint8) for content in self._by_page(group)]
+        return torch.cat(pieces, 1).cpu().numpy()
+
+    def write_pages(self, group: int, pages: Sequence[int], content: NDArray[np.uint8]) -> None:
+        """Put content that `read_pages` gave, (pages, bytes_per_page), into whole pages."""
+        if not len(pages):
+            return
+        chosen, start = self._numbers(pages), 0
+        for held in self._by_page(group):
+            stop = start + held.shape[1] * held.element_size()
+            piece = torch.from_numpy(content[:, start:stop].copy()).view(held.dtype)
+            held.index_copy_(0, chosen, piece.to(self._device))
+            start = stop
 
     def write(self, layer: int, slots: Tensor | slice, entries: Sequence[Tensor]) -> None:
         """Write the entries of packed tokens, a tensor (tokens, ...) per plane, into their slots; without gradient."""
@@ -93,7 +128,25 @@ class PageStore:
             else:
                 plane.index_copy_(0, slots, entry.detach())
 
-    def _zeros(self, slots: int, shape: tuple[int, ...]) -> Tensor:
+    def _describe(self, group: LayerGroup) -> PageGroup:
+        numbers = sum(torch.Size(shape).numel() for layer in group.layers for shape in self._shapes[layer])
+        return PageGroup(numbers * self.page_size * self.dtype.itemsize, group.window, group.residual)
+
+    def _places(self, group: int) -> Iterator[tuple[list[Plane], int]]:
+        """Where the group's planes are kept: the list of a layer, and the index in it."""
+        for layer in self._layer_groups[group].layers:
+            for index in range(len(self.planes[layer])):
+                yield self.planes[layer], index
+
+    def _by_page(self, group: int) -> Iterator[Tensor]:
+        """Views of the group's planes, (pages, numbers of a page)."""
+        for planes, index in self._places(group):
+            yield planes[index].view(self._pages[group], -1)
+
+    def _numbers(self, pages: Sequence[int]) -> Tensor:
+        return torch.as_tensor(np.asarray(pages, np.int64), device=self._device)
+
+    def _zeros(self, slots: int, shape: Sequence[int]) -> Tensor:
         with torch.inference_mode(False):  # a plain tensor, whoever asks: training may read it too
             return torch.zeros(slots, *shape, dtype=self.dtype, device=self._device)
 

@@ -27,7 +27,7 @@ def unpack_weights(decoder: Decoder, batch: Batch, packed: Packed, seen: NDArray
     for layer, block in enumerate(decoder.blocks):
         pieces = batch.weights[layer]
         padded = pieces[0].new_zeros(len(whole), block.attention.heads, packed.shape[1], whole.shape[1])
-        for group, weights in zip(batch.plan.groups, pieces):
+        for group, weights in zip(batch.plans[layer].groups, pieces):
             rows = [int(present[member]) for member in group.members]
             padded = _placed(padded, weights, group.keys(block.attention.window), rows, places, seen.shape[1])
         layers.append(padded)

@@ -15,6 +15,7 @@ from loquent.decoding.arguments.healing import healing_of
 from loquent.decoding.arguments.rules import rules_of
 from loquent.decoding.arguments.sources import sources_of
 from loquent.decoding.arguments.speculation import speculation
+from loquent.decoding.arguments.stores import store_of
 from loquent.decoding.arguments.surroundings import Surroundings, as_tuple
 from loquent.decoding.grammar import Completion
 from loquent.decoding.random import branch_seed
@@ -32,7 +33,6 @@ def resolve(config: GenerationConfig, prompt: Sequence[int], seed: int, around: 
         ArgumentError: the config cannot work with this prompt or model.
         ContextLengthError: the prompt and the new tokens exceed the model's positions, and `around.slide` is off.
     """
-    _check_supported(config)
     _check_prompt(prompt, around)
     sampled, beams = config.do_sample and config.temperature != 0, config.num_beams > 1
     candidates, healing = candidates_of(config), healing_of(config, prompt, around)
@@ -63,6 +63,7 @@ def resolve(config: GenerationConfig, prompt: Sequence[int], seed: int, around: 
         own_tokens=1 if candidates else 0,
         source=sourced.source,
         shadow=sourced.shadow,
+        store=store_of(config, around),
         readers=readers,
         context=context,
     )
@@ -126,11 +127,6 @@ def _whole_contexts(config: GenerationConfig) -> Iterator[str]:
         yield "penalty_alpha"
     if config.guidance_scale not in (None, 1):
         yield "guidance_scale"
-
-
-def _check_supported(config: GenerationConfig) -> None:
-    if config.cache_implementation == "quantized":
-        raise ArgumentError("cache_implementation='quantized' is not supported yet. Leave it at None.")
 
 
 def _check_prompt(prompt: Sequence[int], around: Surroundings) -> None:

@@ -23,6 +23,9 @@ class Surroundings:
     max_positions: int | None
     layers: int = 1  # blocks
     tied: bool = False  # whether the head's matrix is the embedding's
+    has_windows: bool = False  # whether some layer sees the last tokens alone
+    dtype: str = "float32"  # the model's, and where it is
+    device: str = "cpu"
     tokenizer: Any = None
     processors: tuple[Callable[[Any, Any], Any], ...] = ()
     criteria: tuple[Callable[[Any, Any], Any], ...] = ()
