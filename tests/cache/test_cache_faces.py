@@ -64,7 +64,9 @@ class Operations(RuleBasedStateMachine):
     @rule(data=st.data(), new=st.integers(1, 9))
     def append(self, data: st.DataObject, new: int) -> None:
         rows = len(self.model) or data.draw(st.integers(1, 4))
-        ids = data.draw(st.lists(st.lists(st.integers(-2, 9), min_size=new, max_size=new), min_size=rows, max_size=rows))
+        ids = data.draw(
+            st.lists(st.lists(st.integers(-2, 9), min_size=new, max_size=new), min_size=rows, max_size=rows)
+        )
         if not self.model:
             self.model = [[] for _ in range(rows)]
             self.cache.pages = ListedPages([[] for _ in range(rows)])
@@ -193,7 +195,10 @@ KINDS: dict[str, tuple[Any, StoreKind]] = {
     "dynamic, offloaded": (lambda: loquent.DynamicCache(offloading=True), StoreKind(offloaded=True)),
     "offloaded": (lambda: loquent.OffloadedCache("/tmp"), StoreKind(offloaded=True, folder="/tmp")),
     "static": (lambda: loquent.StaticCache(object(), 2, 9, "cpu", "float32"), PLAIN),
-    "static, 5.23": (lambda: loquent.StaticCache(object(), max_cache_len=9, offloading=True), StoreKind(offloaded=True)),
+    "static, 5.23": (
+        lambda: loquent.StaticCache(object(), max_cache_len=9, offloading=True),
+        StoreKind(offloaded=True),
+    ),
     "offloaded static": (
         lambda: loquent.OffloadedStaticCache(None, 2, 9, offload_device="cpu"),
         StoreKind(offloaded=True),

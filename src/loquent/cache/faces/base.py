@@ -91,7 +91,7 @@ class Cache:
             ArgumentError: nothing was read by `forward` yet, or not all of it is there in this form.
         """
         if self.pages is None:
-            raise ArgumentError("The cache holds no keys and values yet. Pass it to the model as past_key_values first.")
+            raise ArgumentError("The cache holds no keys and values yet. Pass it to a model as past_key_values first.")
         if not -len(self) <= layer_idx < len(self):
             raise IndexError(f"the cache has {len(self)} layers, and no layer {layer_idx}")
         return self.pages.layer(layer_idx % len(self), self.columns)

@@ -1,4 +1,4 @@
-"""What a batch's columns held: which token in each row, or padding; ids alone, whatever has become of keys and values."""
+"""What a batch's columns held: which token in each row, or padding; ids alone, wherever keys and values are."""
 
 from __future__ import annotations
 
