@@ -53,6 +53,7 @@ def generate(
     assistant_model: Any = None,
     assistant_tokenizer: Any = None,
     context_overflow: str = "error",
+    past_key_values: Any = None,
     **kwargs: Any,
 ) -> Any:
     """Continue sequences of tokens.
@@ -77,6 +78,9 @@ def generate(
         assistant_tokenizer: the assistant's, where its vocabulary is another.
         context_overflow: "error" refuses to generate past the model's positions; "slide" drops the oldest half of the
             context whenever it is full.
+        past_key_values: a cache that holds the beginning of `inputs`, new or filled by an earlier call; afterwards it
+            holds the result but for its last column. It says how keys and values are kept, as `cache_implementation`
+            does otherwise.
         **kwargs: any field of GenerationConfig, `attention_mask`, and `input_ids` in place of `inputs`.
 
     Returns:
@@ -105,6 +109,7 @@ def generate(
         assistant_model=assistant_model,
         assistant_tokenizer=assistant_tokenizer,
         context_overflow=context_overflow,
+        past_key_values=past_key_values,
         **kwargs,
     )
     if run.config.return_dict_in_generate:
@@ -131,6 +136,7 @@ def run_all(
             feed.end()
     except RequestCancelledError:  # whoever reads the stream has left it, which is no failure of this call
         run.cancel()
+        run.fill_cache(run.unfinished())
         return run, run.unfinished()
     except BaseException as error:
         run.cancel()

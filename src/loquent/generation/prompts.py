@@ -9,19 +9,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from loquent.cache.faces import Cache
 from loquent.config import GenerationConfig
 from loquent.decoding.arguments.surroundings import as_tuple
 from loquent.decoding.arrays import to_numpy
 from loquent.errors import ArgumentError
+from loquent.generation.caches import own_cache
 
+_TAKEN = frozenset({"input_ids", "attention_mask", "past_key_values"})
 # What preprocessors return beside ids and mask, and causal models have no use for.
 _WITHOUT_EFFECT = frozenset({"token_type_ids", "length", "special_tokens_mask", "offset_mapping", "use_cache"})
 _NOT_TAKEN = {
     "position_ids": "Positions are counted from each row's own tokens; leave it out.",
     "inputs_embeds": "Pass input_ids.",
-    "past_key_values": "Beginnings that were read before are found again by their tokens; leave it out.",
 }
-INPUT_NAMES = frozenset({"input_ids", "attention_mask", "token_type_ids", *_NOT_TAKEN})
+INPUT_NAMES = frozenset({*_TAKEN, "token_type_ids", *_NOT_TAKEN})
 """The keyword arguments of `generate()` that are inputs, or belong to them."""
 
 
@@ -35,6 +37,8 @@ class Prompts:
     device: Any  # of the caller's tensors; None where there were none
     as_tensors: bool = True  # whether results are torch's tensors, or else arrays
     last: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))  # (rows,), each row's last column
+    cache: Cache | None = None  # what was read of them before
+    passed: Any = None  # it, or the pair that it was passed in
 
 
 def read_prompts(
@@ -55,7 +59,7 @@ def read_prompts(
     for name, remedy in _NOT_TAKEN.items():
         if given.get(name) is not None:
             raise ArgumentError(f"{name} is not taken by generate(). {remedy}")
-    unknown = set(given) - {"input_ids", "attention_mask", *_WITHOUT_EFFECT, *_NOT_TAKEN}
+    unknown = set(given) - {*_TAKEN, *_WITHOUT_EFFECT, *_NOT_TAKEN}
     if unknown:
         raise ArgumentError(f"inputs has {sorted(unknown)}, which text generation does not take. Leave them out.")
     ids, mask = given.get("input_ids"), given.get("attention_mask")
@@ -67,7 +71,8 @@ def read_prompts(
     rows, is_tensor = [row[keep] for row, keep in zip(columns, kept)], hasattr(ids, "cpu")
     last = kept.shape[1] - 1 - np.argmax(kept[:, ::-1], axis=1)
     device = getattr(ids, "device", None) if is_tensor else None
-    return Prompts(columns, kept, rows, device, is_tensor or gives_tensors, last)
+    passed = given.get("past_key_values")
+    return Prompts(columns, kept, rows, device, is_tensor or gives_tensors, last, own_cache(passed), passed)
 
 
 def read_negative_prompts(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
+from loquent.cache.faces import Cache
 from loquent.config import GenerationConfig
 from loquent.decoding.arguments import resolve
 from loquent.decoding.arguments.surroundings import DEFAULT_NEW_TOKENS, Surroundings
@@ -18,9 +19,10 @@ from loquent.engine import Backend, Engine, Handle
 from loquent.errors import ArgumentError
 from loquent.generation.assistants import assistant_of
 from loquent.generation.binding import Bound, engine_of
+from loquent.generation.caches import check_cache, new_cache, result_columns
 from loquent.generation.prompts import INPUT_NAMES, Prompts, pad_token, read_negative_prompts, read_prompts
 from loquent.generation.replay import Attentive
-from loquent.generation.results import tensor_like
+from loquent.generation.results import padded, tensor_like
 from loquent.generation.settings import callables, merged_for_rows, row_seeds
 
 KEPT_STORE_BYTES = 256 << 20
@@ -56,6 +58,8 @@ class Run:
     prompts: Prompts
     configs: list[GenerationConfig]  # of each row of the inputs
     requests: list[Submitted]
+    cache: Cache | None = None  # that is to hold what they leave
+    is_cache_filled: bool = False
 
     @property
     def config(self) -> GenerationConfig:
@@ -101,6 +105,7 @@ class Run:
                     yield from _last_events(request, tuple(tokens), tuple(told))
                 elif tokens or told:
                     yield StreamEvent(request.first, tuple(tokens), None, tuple(told))
+        self.fill_cache(self.results())
         tidy(self.engine)
 
     def stream(self) -> Generator[StreamEvent, None, None]:
@@ -121,6 +126,20 @@ class Run:
         """The hypothesis of each row of the result."""
         ranked = [request.handle.result() for request in self.requests]
         return [hypothesis for hypotheses in ranked for hypothesis in hypotheses]
+
+    def fill_cache(self, results: Sequence[Hypothesis]) -> None:
+        """Let the cache, if there is one, hold all of these results but the last column; once."""
+        cache, prompts, owners = self.cache, self.prompts, self.owners
+        if cache is None or self.is_cache_filled:
+            return
+        self.is_cache_filled = True
+        new = [len(result.tokens) - self.healed[owner] for result, owner in zip(results, owners)]
+        whole = padded(prompts, owners, results, self.pad, self.healed)
+        columns = result_columns(whole, prompts.kept[owners], new)
+        handles = [request.handle for request in self.requests for _ in range(request.count)]
+        pages = self.engine.hold(columns.rows(), handles)
+        cache.leave_pages()
+        cache.columns, cache.pages = columns, pages
 
     def unfinished(self) -> list[Hypothesis]:
         """The results of what has ended, and as far as they came, those of what was cancelled."""
@@ -194,6 +213,7 @@ def start(
         slide=context_overflow == "slide",
         default_new_tokens=default_new_tokens,
         as_ids=lambda tokens: tensor_like(prompts, tokens[None, :]),
+        cache=prompts.cache,
     )
     wanted = _recorded(model, configs)
     ends = None if deadline is None else time.monotonic() + deadline
@@ -205,8 +225,11 @@ def start(
             _check_recorded(wanted, decoding)
             told = replace(decoding, recorded=wanted, traced=traced or config.output_trace)
             requests.append((row, _within(ends, told)))
+    decodings = [decoding for _, decoding in requests]
+    if prompts.cache is not None:
+        _check_cache(prompts.cache, prompts, decodings)
     engine.refresh()
-    return _submitted(Run(engine, prompts, configs, []), requests)
+    return _submitted(Run(engine, prompts, configs, [], _cache_to_fill(prompts, configs, decodings)), requests)
 
 
 def _facts(model: Bound, backend: Backend) -> Surroundings:
@@ -221,6 +244,24 @@ def _facts(model: Bound, backend: Backend) -> Surroundings:
         dtype=str(model.dtype).removeprefix("torch."),
         device=str(model.device),
     )
+
+
+def _check_cache(cache: Cache, prompts: Prompts, decodings: Sequence[Decoding]) -> None:
+    """Refuse a cache that the prompts do not begin with, or that has no room for what they become."""
+    new = max(decoding.stopping.max_new_tokens - decoding.healed for decoding in decodings)
+    columns = prompts.columns.shape[1] + new - 1
+    check_cache(cache, prompts.rows, columns, sum(decoding.returned for decoding in decodings))
+
+
+def _cache_to_fill(
+    prompts: Prompts, configs: Sequence[GenerationConfig], decodings: Sequence[Decoding]
+) -> Cache | None:
+    """The caller's cache, or one for the output, where one is returned and all of it is kept in the same way."""
+    returned = any(config.return_dict_in_generate and config.use_cache for config in configs)
+    kinds = {decoding.store for decoding in decodings}
+    if prompts.cache is not None or not returned or len(kinds) > 1:
+        return prompts.cache
+    return new_cache(*kinds)
 
 
 def _submitted(run: Run, requests: Sequence[tuple[int, Decoding]]) -> Run:

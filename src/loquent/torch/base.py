@@ -115,16 +115,14 @@ class BaseModel(DecoderStack, PreTrainedModel):
         layers = range(len(self.blocks) + 1) if with_layers else ()
         types = None if packed.token_types is None else self.tokens(packed.token_types)
         hidden, kept = self.read(packed.tokens, batch, layers, types)
-        seen = packed.mask[:, :0]
         if cache is not None and pages is not None:
-            seen = cache.columns.seen
             pages.commit()
             cache.columns.append(packed.ids)
         return self.output_class(
             last_hidden_state=packed.unpack(hidden),
             past_key_values=returned,
             hidden_states=tuple(packed.unpack(kept[layer]) for layer in layers) if with_layers else None,
-            attentions=unpack_weights(self.decoder, batch, packed, seen) if with_weights else None,
+            attentions=unpack_weights(self.decoder, batch, packed) if with_weights else None,
         )
 
     def _batch(self, packed: Packed, pages: ForwardPages | None, with_weights: bool) -> Batch:
@@ -151,7 +149,7 @@ class BaseModel(DecoderStack, PreTrainedModel):
         cache.check_room(count, cache.get_seq_length() + new)
         longest = int((cache.columns.lengths + packed.mask.sum(1)).max()) if cache.get_seq_length() else new
         pages = forward_pages(cache, self.decoder, rows=count, room=longest, dtype=self.dtype, device=self.device)
-        if pages.hold(cache.columns):
+        if not cache.get_seq_length() or pages.hold(cache.columns):
             return pages
         check_known(cache)
         with torch.no_grad():
@@ -170,4 +168,4 @@ def _own_cache(given: Any) -> Cache | None:
     remedy = "Pass a new DynamicCache(), or what a forward call returned."
     if isinstance(given, tuple | list):
         remedy = "Pass DynamicCache.from_legacy_cache(past_key_values) instead."
-    raise ArgumentError(f"past_key_values must be a cache, such as a DynamicCache, not a {type(given).__name__}. {remedy}")
+    raise ArgumentError(f"past_key_values is a {type(given).__name__}, not a cache. {remedy}")

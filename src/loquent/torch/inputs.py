@@ -22,6 +22,7 @@ class Packed:
 
     tokens: Tensor  # ids (tokens,) or embeddings (tokens, width)
     mask: NDArray[np.bool_]  # (rows, columns): where a token is
+    past: NDArray[np.bool_]  # (rows, columns of the cache): where one was
     index: Tensor | None  # (tokens,): each token's place in the flattened batch; None: there is no padding
     positions: Tensor | None  # (tokens,), where they were given
     spans: list[int]  # the longest position of each row, and one
@@ -91,7 +92,7 @@ def pack(
     ids = np.full(shape, UNKNOWN, np.int64)
     if input_ids is not None and types is None and _are_counted(positions, past, mask):
         ids = input_ids.detach().cpu().numpy().astype(np.int64)
-    return Packed(packed, mask, index, positions, spans, types, np.where(mask, ids, PADDING))
+    return Packed(packed, mask, past, index, positions, spans, types, np.where(mask, ids, PADDING))
 
 
 def _take(padded: Tensor, index: Tensor | None) -> Tensor:

@@ -63,27 +63,17 @@ class PageStore:
             planes[index] = grown  # one plane at a time, so that the old one is freed at once
         self._pages[group] = pages
 
-    def regroup(self, rows: int, pages_per_row: int) -> None:
-        """Give each of `rows` equal runs of pages more room: row r then has pages r * pages_per_row and following.
-
-        All groups have equally many pages, and have so afterwards.
-        """
-        for group in range(len(self.groups)):
-            for planes, index in self._places(group):
-                shape = planes[index].shape[1:]
-                grown = self._zeros(rows * pages_per_row * self.page_size, shape)
-                held = planes[index].view(rows, -1, *shape)
-                grown.view(rows, -1, *shape)[:, : held.shape[1]] = held
-                planes[index] = grown
-            self._pages[group] = rows * pages_per_row
-
-    def select(self, rows: int, chosen: Tensor) -> None:
-        """Of `rows` equal runs of pages, in all groups, keep the `chosen` ones, in that order; some may be repeated."""
-        for group in range(len(self.groups)):
-            for planes, index in self._places(group):
-                plane = planes[index]
-                planes[index] = plane.view(rows, -1, *plane.shape[1:])[chosen.to(plane.device)].flatten(0, 1)
-            self._pages[group] = self._pages[group] // rows * len(chosen)
+    def rearrange(self, group: int, pages: int, sources: Sequence[int], targets: Sequence[int]) -> None:
+        """Have `pages` pages, of which each of `targets` holds what its page of `sources` did; the rest are zeros."""
+        source, target = self._numbers(sources), self._numbers(targets)
+        for planes, index in self._places(group):
+            held = planes[index]
+            made = self._zeros(pages * self.page_size, held.shape[1:])
+            if len(sources):
+                taken = held.view(self._pages[group], -1).index_select(0, source)
+                made.view(pages, -1).index_copy_(0, target, taken)
+            planes[index] = made  # one plane at a time, so that the old one is freed at once
+        self._pages[group] = pages
 
     def copy(self, group: int, sources: Sequence[int], targets: Sequence[int]) -> None:
         """Copy whole pages, all layers and planes of the group; no page is both a source and a target."""

@@ -93,3 +93,15 @@ def coding_of(config: QuantizedCacheConfig) -> Coding:
         axis_key=config.axis_key,
         axis_value=config.axis_value,
     )
+
+
+def config_of(coding: Coding) -> QuantizedCacheConfig:
+    """The config whose fields mean this coding."""
+    return QuantizedCacheConfig(
+        backend=coding.library or "native",
+        nbits=coding.bits,
+        axis_key=coding.axis_key,
+        axis_value=coding.axis_value,
+        q_group_size=coding.group,
+        residual_length=coding.residual,
+    )

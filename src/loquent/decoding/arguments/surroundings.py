@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from loquent.cache.faces import Cache
+
 if TYPE_CHECKING:
     from loquent.decoding.arguments.speculation import Assistant
 
@@ -24,6 +26,7 @@ class Surroundings:
     layers: int = 1  # blocks
     tied: bool = False  # whether the head's matrix is the embedding's
     has_windows: bool = False  # whether some layer sees the last tokens alone
+    cache: Cache | None = None  # that the caller passed, which says how keys and values are kept
     dtype: str = "float32"  # the model's, and where it is
     device: str = "cpu"
     tokenizer: Any = None
