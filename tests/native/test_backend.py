@@ -38,14 +38,23 @@ def bits(rows: np.ndarray) -> np.ndarray:
 
 
 class Reader:
-    """A store, and sequences in it whose pages are scattered."""
+    """A store, and sequences in it whose pages are scattered; those behind a window are forgotten."""
 
     def __init__(self, backend: Any, sequences: int, seed: int = 0) -> None:
         self.backend, self.store = backend, backend.open_store(PAGE)
-        self.store.resize(sequences * PAGES)
-        order = np.random.default_rng(seed).permutation(sequences * PAGES)
-        self.tables = order.reshape(sequences, PAGES)
+        random = np.random.default_rng(seed)
+        self.tables = []  # (sequences, pages) for each group
+        for group in range(len(self.store.groups)):
+            self.store.resize(group, sequences * PAGES)
+            self.tables.append(random.permutation(sequences * PAGES).reshape(sequences, PAGES))
         self.lengths = [0] * sequences
+
+    def pages(self, number: int, start: int, stop: int) -> tuple[np.ndarray, ...]:
+        """The page tables of one sequence that reads from `start` to `stop`."""
+        tables = tuple(pages[number][: -(-stop // PAGE)] for pages in self.tables)
+        for group, pages in zip(self.store.groups, tables):
+            pages[: group.first(start, PAGE)] = -1
+        return tables
 
     def read(self, pieces: dict[int, np.ndarray], span: int = 60) -> dict[int, np.ndarray]:
         """The bits of all rows of pieces that some sequences read next."""
@@ -53,7 +62,7 @@ class Reader:
         for number, tokens in pieces.items():
             start = self.lengths[number]
             self.lengths[number] += len(tokens)
-            pages = self.tables[number][: -(-self.lengths[number] // PAGE)]
+            pages = self.pages(number, start, self.lengths[number])
             segments.append(Segment(tokens, start, pages, len(tokens), span))
         logits = self.backend.run(self.store, segments).logits
         stops = np.cumsum([len(tokens) for tokens in pieces.values()])[:-1]
@@ -125,9 +134,9 @@ def test_rotary_tables_are_those_of_each_spans_own_frequencies() -> None:
     rows = {span: reader.read({0: text}, span)[0] for span, reader in readers.items()}
     assert not np.array_equal(rows[40], rows[60])
     store = backend.open_store(PAGE)
-    store.resize(3 * PAGES)
+    store.resize(0, 3 * PAGES)
     pages = np.arange(3 * PAGES).reshape(3, -1)
-    segments = [Segment(text, 0, table, len(text), span) for table, span in zip(pages, rows)]
+    segments = [Segment(text, 0, (table,), len(text), span) for table, span in zip(pages, rows)]
     together = bits(backend.run(store, segments).logits).reshape(3, len(text), -1)
     assert np.array_equal(together, np.stack(list(rows.values())))
     for span in range(17, 400):  # many more tables than a plan keeps
@@ -139,14 +148,15 @@ def test_rotary_tables_are_those_of_each_spans_own_frequencies() -> None:
 def test_only_wanted_rows_and_layers_come_back() -> None:
     backend, text = backend_of("gpt2"), texts()[0]
     reader = Reader(backend, 1)
-    everything = backend.run(reader.store, [Segment(text, 0, reader.tables[0], len(text), 60)], (0, 1, 2))
+    pages = (reader.tables[0][0],)
+    everything = backend.run(reader.store, [Segment(text, 0, pages, len(text), 60)], (0, 1, 2))
     logits, hidden = bits(everything.logits), {layer: bits(rows) for layer, rows in everything.hidden.items()}
-    some = backend.run(reader.store, [Segment(text, 0, reader.tables[0], 2, 60)], (2, 0))
+    some = backend.run(reader.store, [Segment(text, 0, pages, 2, 60)], (2, 0))
     assert np.array_equal(bits(some.logits), logits[-2:])
     assert sorted(some.hidden) == [0, 2]
     for layer, rows in some.hidden.items():
         assert np.array_equal(bits(rows), hidden[layer][-2:])
-    none = backend.run(reader.store, [Segment(text, 0, reader.tables[0], 0, 60)])
+    none = backend.run(reader.store, [Segment(text, 0, pages, 0, 60)])
     assert none.logits.shape == (0, VOCABULARY)
     assert not none.hidden
 
@@ -159,13 +169,19 @@ def test_only_wanted_rows_and_layers_come_back() -> None:
         ({"tokens": np.array([-1, 1])}, IndexError),
         ({"tokens": np.array([2**40, 1])}, IndexError),
         ({"tokens": np.zeros(0, np.int64)}, ValueError),
-        ({"pages": np.array([0, PAGES])}, IndexError),
-        ({"pages": np.array([-1, 1])}, IndexError),
-        ({"pages": np.array([0])}, IndexError),
-        ({"pages": np.array([2**40, 1])}, IndexError),
+        ({"tables": (np.array([0, PAGES]),)}, IndexError),
+        ({"tables": (np.array([-1, 1]),)}, IndexError),
+        ({"tables": (np.array([0]),)}, IndexError),
+        ({"tables": (np.array([2**40, 1]),)}, IndexError),
+        ({"tables": ()}, ValueError),
+        ({"tables": (np.array([0, 1]),) * 2}, ValueError),
+        ({"tables": [np.array([0, 1])]}, ValueError),
+        ({"tables": None}, ValueError),
+        ({"tables": (None,)}, (TypeError, ValueError, RuntimeError)),
+        ({"tables": (np.zeros((2, 2), np.int64),)}, (TypeError, ValueError, RuntimeError)),
         ({"start": -1}, (IndexError, ValueError)),
         ({"start": 2**40}, (IndexError, ValueError)),
-        ({"start": 2**62, "pages": np.zeros(3, np.int64)}, (IndexError, ValueError)),
+        ({"start": 2**62, "tables": (np.zeros(3, np.int64),)}, (IndexError, ValueError)),
         ({"rows": 3}, ValueError),
         ({"rows": -1}, ValueError),
     ],
@@ -173,10 +189,10 @@ def test_only_wanted_rows_and_layers_come_back() -> None:
 def test_hostile_segments_are_refused_before_anything_is_written(name: str, fields: dict[str, Any], error: Any) -> None:
     backend, text = backend_of(name), np.array([3, 4, 5, 6])
     reader = Reader(backend, 1)
-    reader.tables[0] = np.arange(PAGES)
+    reader.tables[0][0] = np.arange(PAGES)
     reader.read({0: text})
-    bad = {"tokens": np.array([1, 2]), "start": 3, "pages": np.array([0, 1]), "rows": 1, "span": 60} | fields
-    good = Segment(np.array([8]), 3, np.array([0]), 1, 60)  # writes where the text's last token is
+    bad = {"tokens": np.array([1, 2]), "start": 3, "tables": (np.array([0, 1]),), "rows": 1, "span": 60} | fields
+    good = Segment(np.array([8]), 3, (np.array([0]),), 1, 60)  # writes where the text's last token is
     with pytest.raises(error):
         backend.run(reader.store, [good, Segment(**bad)])
     assert np.array_equal(reader.read({0: np.array([7])})[0], alone(backend, np.append(text, 7))[-1:])
@@ -185,8 +201,8 @@ def test_hostile_segments_are_refused_before_anything_is_written(name: str, fiel
 def test_stores_and_steps_that_do_not_fit_are_refused() -> None:
     backend = backend_of("gpt2")
     store = backend.open_store(PAGE)
-    store.resize(2)
-    segment = Segment(np.array([1]), 0, np.array([0]), 1, 60)
+    store.resize(0, 2)
+    segment = Segment(np.array([1]), 0, (np.array([0]),), 1, 60)
     with pytest.raises(ValueError, match="store"):
         backend_of("llama").run(store, [segment])
     with pytest.raises(ValueError, match="store"):
@@ -197,9 +213,9 @@ def test_stores_and_steps_that_do_not_fit_are_refused() -> None:
         backend.run(store, [])
     with pytest.raises((IndexError, ValueError)):
         backend.run(store, [segment], (7,))
-    store.resize(PAGES + 1)
+    store.resize(0, PAGES + 1)
     with pytest.raises(IndexError, match="position"):
-        backend.run(store, [Segment(np.array([1]), POSITIONS, np.arange(PAGES + 1), 1, POSITIONS + 1)])
+        backend.run(store, [Segment(np.array([1]), POSITIONS, (np.arange(PAGES + 1),), 1, POSITIONS + 1)])
     with pytest.raises(ArgumentError, match="key_values='float64'"):
         backend_of("gpt2", "float64")
 
@@ -207,19 +223,21 @@ def test_stores_and_steps_that_do_not_fit_are_refused() -> None:
 def test_pages_are_copied_cleared_and_kept() -> None:
     backend, text = backend_of("doge"), texts()[0][:6]
     reader = Reader(backend, 1)
-    reader.tables[0] = np.arange(PAGES)
+    reader.tables[0][0] = np.arange(PAGES)
     reader.read({0: text})
-    reader.store.copy([1], [5])
-    reader.store.resize(2 * PAGES)
+    reader.store.copy(0, [1], [5])
+    reader.store.resize(0, 2 * PAGES)
     forked = np.array([0, 5])
-    segments = [Segment(np.array([token]), 6, pages, 1, 60) for token, pages in ((9, np.array([0, 1])), (20, forked))]
+    segments = [
+        Segment(np.array([token]), 6, (pages,), 1, 60) for token, pages in ((9, np.array([0, 1])), (20, forked))
+    ]
     rows = bits(backend.run(reader.store, segments).logits)
     for row, token in zip(rows, (9, 20)):
         assert np.array_equal(row, alone(backend, np.append(text, token))[-1])
-    reader.store.clear([0, 1])
+    reader.store.clear(0, [0, 1])
     cleared = bits(backend.run(reader.store, segments).logits)
     assert not np.array_equal(cleared[0], rows[0])
-    sizes = [backend_of("doge", kind).open_store(16).bytes_per_page for kind in KINDS]
+    sizes = [backend_of("doge", kind).open_store(16).groups[0].bytes_per_page for kind in KINDS]
     least = 16 * 2 * 2  # slots, layers, heads
     assert all(
         least * (2 * 4 * size + 4) <= found <= 3 * least * (2 * 4 * size + 12) for size, found in zip((4, 2, 1), sizes)

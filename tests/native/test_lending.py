@@ -274,10 +274,11 @@ def test_half_precision_is_read_in_place(name: str) -> None:
             expected = exact(PROMPT).logits[0, -1]
         engine = engine_of(model)
         store = engine.backend.open_store(4)
-        store.resize(6)
+        for group in range(len(store.groups)):
+            store.resize(group, 6)
         from loquent.engine.backend import Segment
 
-        segment = Segment(PROMPT[0].numpy(), 0, torch.arange(6).numpy(), 1, 24)
+        segment = Segment(PROMPT[0].numpy(), 0, (torch.arange(6).numpy(),) * len(store.groups), 1, 24)
         logits = engine.backend.run(store, [segment]).logits[0]
         assert logits.dtype == torch.float32
         torch.testing.assert_close(logits, expected, atol=0.15, rtol=0.05)

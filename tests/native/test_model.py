@@ -57,7 +57,8 @@ def test_keys_and_values_are_stored_as_asked(folder: Path, kind: str) -> None:
     exact = load_native(folder, "float32").generate(IDS, do_sample=False, **OPTIONS)
     found = model.generate(IDS, do_sample=False, **OPTIONS)
     assert (found == exact).mean() >= {"float32": 1.0, "bfloat16": 0.7, "int8": 0.6}[kind]
-    sizes = {name: load_native(folder, key_values=name).open_backend().open_store(16).bytes_per_page for name in SIZES}
+    stores = {name: load_native(folder, key_values=name).open_backend().open_store(16) for name in SIZES}
+    sizes = {name: store.groups[0].bytes_per_page for name, store in stores.items()}
     assert sizes["int8"] < sizes["bfloat16"] < sizes["float32"]
     with pytest.raises(ArgumentError, match="key_values='int4' is unknown"):
         load_native(folder, key_values="int4")

@@ -81,9 +81,11 @@ def run(backend: Any, segments: list[dict[str, Any]], layers: tuple[int, ...] = 
     store, made, used = backend.open_store(PAGE), [], 0
     for fields in segments:
         pages = -(-len(fields["tokens"]) // PAGE)
-        made.append(Segment(**{"start": 0, "pages": np.arange(used, used + pages), "span": 60} | fields))
+        tables = (np.arange(used, used + pages),) * len(store.groups)
+        made.append(Segment(**{"start": 0, "tables": tables, "span": 60} | fields))
         used += pages
-    store.resize(used)
+    for group in range(len(store.groups)):
+        store.resize(group, used)
     return backend.run(store, made, layers)
 
 
@@ -238,12 +240,12 @@ def test_a_truncated_plan_runs_the_same_matrices_with_a_store_of_its_own(name: s
     backend = backend_of(name)
     shallow = backend.truncated(1)
     assert set(shallow._made.lowered.matrices) < set(backend._made.lowered.matrices)
-    sizes = [view.open_store(PAGE).bytes_per_page for view in (shallow, backend)]
+    sizes = [sum(group.bytes_per_page for group in view.open_store(PAGE).groups) for view in (shallow, backend)]
     assert sizes[1] == 2 * sizes[0]
     store = shallow.open_store(PAGE)
-    store.resize(1)
+    store.resize(0, 1)
     with pytest.raises(ValueError, match="store"):
-        backend.run(store, [Segment(text(1), 0, np.zeros(1, np.int64), 1, 60)])
+        backend.run(store, [Segment(text(1), 0, (np.zeros(1, np.int64),), 1, 60)])
     tokens = text(20)
     whole = run(backend, [{"tokens": tokens, "rows": 20}], (1,))
     kept = bits(whole.hidden[1]), bits(whole.logits)

@@ -138,6 +138,9 @@ class Backend(Protocol):
     def describe(self) -> str:
         """What runs the model, in a few words for people."""
 
+    def free_memory(self) -> int | None:
+        """How many bytes are left where its stores are: the host's, or the device's; None: nothing says."""
+
     def weights_changed(self) -> bool:
         """Whether keys and values that were computed before this was last asked may be wrong by now.
 

@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from loquent.cache import PLAIN, StoreKind
 from loquent.engine.backend import Array, Forward, Segment, Store, check_depth, check_layers, check_states
+from loquent.engine.host_memory import free_host_memory
 from loquent.errors import ArgumentError
 from loquent.native.extension import core
 from loquent.native.lowering import Lowered, lower
 from loquent.native.rotaries import RotaryTables
+from loquent.native.store import NativeStore
 from loquent.native.weights import Changes, Weights
 from loquent.parts import Decoder
 from loquent.rotary import table_key
@@ -128,6 +131,10 @@ class NativeBackend:
         some = "" if self.layers == self._blocks else f"; the first {self.layers} of {self._blocks} blocks"
         return f"native ({what}{some})"
 
+    def free_memory(self) -> int | None:
+        """How many bytes the host has left; None: nothing says."""
+        return free_host_memory()
+
     def weights_changed(self) -> bool:
         """Whether the weights have changed since this was last asked; from then on the new ones are used."""
         if self._changes is None:
@@ -136,10 +143,13 @@ class NativeBackend:
         self._current()  # frees the copies of what has changed
         return told != self._told
 
-    def open_store(self, page_size: int) -> Store:
-        """A new store with no pages yet."""
-        store: Store = core().Store(self._made.lowered.layers, page_size, self._key_values)
-        return store
+    def open_store(self, page_size: int, kind: StoreKind = PLAIN) -> NativeStore:
+        """A new store with no pages yet.
+
+        Raises:
+            ArgumentError: a kind that there is not on the CPU.
+        """
+        return NativeStore(self._made.lowered.layers, page_size, self._key_values, kind)
 
     def prefix_key(self, span: int) -> Hashable:
         """What, besides its tokens, a sequence's keys and values depend on: rotary scalings that depend on the span."""
@@ -152,14 +162,17 @@ class NativeBackend:
 
         Raises:
             IndexError: a token or page that is not there; nothing has been written then.
+            TypeError: a store that no native backend opened.
             ValueError: segments that cannot be run otherwise, a store of another model, or a layer that is not there.
         """
+        if not isinstance(store, NativeStore):
+            raise TypeError(f"the store is no NativeStore but {type(store).__name__}.")
         if hidden_layers:
             check_layers(hidden_layers, self.layers)
         made = self._current()
         if made.tables.crowded(segments):
             made = self._made = self._make()
-        logits, hidden, chosen = made.lowered.plan.run(store, segments, made.tables.of(segments), hidden_layers)
+        logits, hidden, chosen = made.lowered.plan.run(store.memory, segments, made.tables.of(segments), hidden_layers)
         # There are none where every wanted row has been chosen from.
         rows = self._no_rows if logits is None else self._as_array(logits)
         return Forward(rows, {layer: self._as_array(state) for layer, state in hidden.items()}, chosen)

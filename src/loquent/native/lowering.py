@@ -16,13 +16,11 @@ from numpy.typing import NDArray
 from loquent import parts
 from loquent.errors import NativeError
 from loquent.native.extension import core
+from loquent.native.store import LayerShape
 from loquent.native.weights import Weights
 
 if TYPE_CHECKING:
     from loquent.native._core import Matrix, Norm, Plan
-
-LayerShape = tuple[int, int, bool]
-"""What a store keeps of a layer: key-value heads, their size, and whether there are dynamic mask values."""
 
 _HIDDEN = "hidden"
 
@@ -65,7 +63,7 @@ def lower(decoder: parts.Decoder, weights: Weights) -> Lowered:
     lowering = _Lowering(decoder, weights)
     lowering.lower()
     layers = [
-        (part.kv_heads, part.head_dim, part.dynamic_mask is not None)
+        LayerShape(part.kv_heads, part.head_dim, part.dynamic_mask is not None, part.window)
         for part in (block.attention for block in decoder.blocks)
     ]
     return Lowered(lowering.plan, tuple(lowering.rotaries), layers, list(lowering.matrices.values()))

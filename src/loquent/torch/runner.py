@@ -13,6 +13,7 @@ from torch import Tensor
 
 from loquent.cache import PLAIN, StoreKind
 from loquent.engine.backend import Forward, Segment, Store, check_depth, check_layers, check_states
+from loquent.engine.host_memory import free_host_memory
 from loquent.errors import ArgumentError
 from loquent.parts import Decoder
 from loquent.rotary import table_key
@@ -106,6 +107,16 @@ class TorchBackend:
         whole = len(self.model.decoder.blocks)
         some = None if self._depth is None else f"the first {self._depth} of {whole} blocks"
         return f"torch ({'; '.join(part for part in (what, self.obstacle, some) if part)})"
+
+    def free_memory(self) -> int | None:
+        """How many bytes the model's device has left, those counted that torch keeps for reuse; None: nothing says."""
+        device = self.model.device
+        if device.type == "cpu":
+            return free_host_memory()
+        if device.type != "cuda":
+            return None
+        free, _ = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
 
     def weights_changed(self) -> bool:
         """Whether the model computes something else than when this was last asked; packed copies are then forgotten."""

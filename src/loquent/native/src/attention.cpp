@@ -74,8 +74,8 @@ class Step {
 public:
     Step(Pool& pool, const AttentionPart& part, const Batch& batch, Store& store,
          const std::vector<RotaryTable>& tables)
-        : pool_(pool), part_(part), batch_(batch), store_(store), tables_(tables), view_(store.view(part.layer)),
-          group_(part.heads / part.kv_heads) {}
+        : pool_(pool), part_(part), batch_(batch), store_(store), tables_(tables), pages_(store.group_of(part.layer)),
+          view_(store.group(pages_).view(part.layer)), group_(part.heads / part.kv_heads) {}
 
     void write(float* qkv, int64_t qkv_stride);
     void choose_keys();
@@ -83,6 +83,7 @@ public:
 
 private:
     int64_t low(int64_t position) const { return first_seen(part_.window, position); }
+    const int64_t* pages(const Segment& segment) const { return segment.pages[pages_].pages; }
     int64_t work(const Unit& unit) const;
     void plan();
     void split(const Unit& unit);
@@ -97,8 +98,9 @@ private:
     const Batch& batch_;
     const Store& store_;
     const std::vector<RotaryTable>& tables_;
+    const int64_t pages_;            // which group of pages the layer's keys and values are in
     const LayerView view_;
-    const int64_t group_;
+    const int64_t group_;            // query heads of a key-value head
     std::vector<Kept> kept_;         // (kv_heads, rows of the batch), empty where all keys are seen
     std::vector<Unit> units_, divided_;
     float* partials_ = nullptr;
@@ -110,7 +112,7 @@ WriteTask Step::write_task(const Rows& rows, float* qkv, int64_t qkv_stride) con
     const Segment& segment = *rows.segment;
     WriteTask task{};
     task.part = &part_, task.view = view_, task.kind = store_.kind();
-    task.page_size = store_.page_size(), task.slots = store_.slots(), task.pages = segment.pages;
+    task.page_size = store_.page_size(), task.slots = store_.slots(), task.pages = pages(segment);
     task.position = segment.start + rows.first, task.count = rows.count;
     task.qkv = qkv + (segment.first + rows.first) * qkv_stride, task.qkv_stride = qkv_stride;
     if (part_.rotary >= 0) {
@@ -156,9 +158,10 @@ void Step::choose_keys() {
 
 void Step::choose_keys(const Segment& segment, int64_t kv_head, Kept* kept) const {
     const int64_t first = low(segment.start), end = segment.start + segment.length, page_size = store_.page_size();
+    const PageMemory& memory = store_.group(pages_);
     std::vector<int32_t> values(end - first), sorted;
     for (int64_t position = first; position < end; ++position) {
-        const float* mask = store_.mask(part_.layer, segment.pages[position / page_size], kv_head);
+        const float* mask = memory.mask(part_.layer, pages(segment)[position / page_size], kv_head);
         int32_t bits;
         std::memcpy(&bits, mask + position % page_size, 4);
         values[position - first] = (bits + kRoundingHalf) & kRoundingMask;
@@ -225,14 +228,14 @@ void Step::run_unit(const Unit& unit, const Unit* next, const float* qkv, int64_
     const Segment& segment = *unit.segment;
     ReadTask task{};
     task.part = &part_, task.view = view_, task.kind = store_.kind();
-    task.page_size = store_.page_size(), task.slots = store_.slots(), task.pages = segment.pages;
+    task.page_size = store_.page_size(), task.slots = store_.slots(), task.pages = pages(segment);
     task.start = segment.start, task.kv_head = unit.kv_head, task.first = unit.first, task.count = unit.count;
     task.first_chunk = unit.first_chunk, task.last_chunk = unit.last_chunk;
     task.qkv = qkv + segment.first * qkv_stride, task.qkv_stride = qkv_stride;
     task.read = read + segment.first * read_stride, task.read_stride = read_stride;
     if (next) {
         const int64_t position = next->segment->start + next->first / group_;
-        task.next_pages = next->segment->pages, task.next_kv_head = next->kv_head;
+        task.next_pages = pages(*next->segment), task.next_kv_head = next->kv_head;
         task.next_low = std::max(low(position), next->first_chunk * kChunk), task.next_high = position + 1;
     }
     if (!kept_.empty()) task.kept = kept_.data() + unit.kv_head * batch_.rows + segment.first;

@@ -1,5 +1,5 @@
-// The Python module `loquent.native._core`: threads, instruction sets and selection; matrices and plans have their own
-// files.
+// The Python module `loquent.native._core`: threads, instruction sets and selection; matrices, stores and plans have
+// their own files.
 #include "module.hpp"
 
 #include "kernels.hpp"
@@ -84,5 +84,6 @@ NB_MODULE(_core, module) {
     module.def("choose", &choose_row, nb::arg("row"), nb::arg("choice"),
                "A row's token or best few; see selection.hpp.");
     bind_matrix(module);
+    bind_store(module);
     bind_plan(module);
 }

@@ -67,6 +67,7 @@ Choice read_choice(nb::handle choice, std::vector<nb::object>& arrays);
 nb::object chosen_object(Chosen chosen, bool best);
 
 void bind_matrix(nb::module_& module);
+void bind_store(nb::module_& module);
 void bind_plan(nb::module_& module);
 
 }  // namespace loquent

@@ -1,4 +1,5 @@
-// Plans and stores in Python, and the way of a step from the engine's segments to C++ and back.
+// Plans in Python, and the way of a step from the engine's segments to C++ and back.
+#include <algorithm>
 #include <stdexcept>
 
 #include "module.hpp"
@@ -10,7 +11,7 @@ using NormPointer = std::shared_ptr<Norm>;
 
 /// The names of a segment's fields, made once: looking up by C strings makes new ones each time.
 struct Fields {
-    nb::handle tokens = name("tokens"), start = name("start"), pages = name("pages"), rows = name("rows"),
+    nb::handle tokens = name("tokens"), start = name("start"), tables = name("tables"), rows = name("rows"),
                choice = name("choice"), scored = name("scored");
 
     static nb::handle name(const char* text) { return PyUnicode_InternFromString(text); }
@@ -24,34 +25,45 @@ struct Fields {
 struct Arguments {
     Batch batch;
     Wanted wanted;
-    std::vector<int64_t> page_counts, tokens, tables;
+    std::vector<int64_t> tokens, tables;
+    std::vector<PageTable> pages;     // of all segments, one for each group
+    std::vector<Int64s> page_arrays;
     std::vector<int64_t> choosers;    // for each choice, the number of its segment
     std::vector<nb::object> arrays;
     bool all_chosen = true;           // whether no row's logits are needed
 
-    void add(nb::handle segment);
+    void add(nb::handle segment, int64_t groups);
+    void add_pages(nb::handle segment, int64_t groups);
     void set_tables(nb::handle given, int64_t rotaries);
 };
 
-void Arguments::add(nb::handle segment) {
+void Arguments::add_pages(nb::handle segment, int64_t groups) {
+    nb::object given = segment.attr(Fields::shared().tables);
+    if (!PyTuple_Check(given.ptr()) || PyTuple_GET_SIZE(given.ptr()) != groups)
+        throw std::invalid_argument("a segment needs a tuple with a page table for each of the store's groups.");
+    for (int64_t group = 0; group < groups; ++group) {
+        page_arrays.push_back(nb::cast<Int64s>(nb::handle(PyTuple_GET_ITEM(given.ptr(), group))));
+        pages.push_back({page_arrays.back().data(), (int64_t)page_arrays.back().size()});
+    }
+}
+
+void Arguments::add(nb::handle segment, int64_t groups) {
     const Fields& fields = Fields::shared();
-    nb::object token_object = segment.attr(fields.tokens), page_object = segment.attr(fields.pages);
+    nb::object token_object = segment.attr(fields.tokens);
     const auto own = nb::cast<Int64s>(token_object);
-    const auto pages = nb::cast<Int64s>(page_object);
+    add_pages(segment, groups);
     const int64_t first = (int64_t)tokens.size(), length = (int64_t)own.size();
     tokens.insert(tokens.end(), own.data(), own.data() + length);
-    page_counts.push_back((int64_t)pages.size());
     const int64_t rows = nb::cast<int64_t>(segment.attr(fields.rows));
     if (rows < 0 || rows > length) throw std::invalid_argument("a segment has fewer tokens than it wants rows.");
     nb::object scored_object = segment.attr(fields.scored);
     const int64_t scored = scored_object.is_none() ? rows : nb::cast<int64_t>(scored_object);
     batch.segments.push_back(
-        {first, length, nb::cast<int64_t>(segment.attr(fields.start)), pages.data(), rows, scored, nullptr});
+        {first, length, nb::cast<int64_t>(segment.attr(fields.start)), nullptr, rows, scored, nullptr});
     for (int64_t row = 0; row < rows; ++row) {
         wanted.rows.push_back(first + length - rows + row);
         wanted.logit_rows.push_back(row < rows - scored ? -1 : wanted.scored++);
     }
-    arrays.push_back(std::move(page_object));
     nb::object choice = segment.attr(fields.choice);
     if (choice.is_none() || scored < 1) {
         all_chosen &= scored < 1;
@@ -75,8 +87,11 @@ void Arguments::set_tables(nb::handle given, int64_t rotaries) {
             for (nb::handle table : list) tables.push_back(nb::cast<int64_t>(table));
         }
     }
-    for (size_t i = 0; i < count; ++i)
+    const size_t groups = pages.size() / std::max<size_t>(count, 1);
+    for (size_t i = 0; i < count; ++i) {
+        batch.segments[i].pages = pages.data() + i * groups;
         batch.segments[i].tables = tables.data() + (given.is_none() ? 0 : (int64_t)i * rotaries);
+    }
     batch.tokens = tokens.data();
     batch.rows = (int64_t)tokens.size();
 }
@@ -94,14 +109,14 @@ nb::object hidden_of(Wanted& wanted, int64_t width) {
 nb::tuple run(nb::handle self, Store& store, nb::handle segments, nb::handle tables, nb::handle hidden_layers) {
     Plan& plan = nb::cast<Plan&>(self);
     Arguments arguments;
-    for (nb::handle segment : segments) arguments.add(segment);
+    for (nb::handle segment : segments) arguments.add(segment, store.groups());
     arguments.set_tables(tables, plan.rotaries());
     Wanted& wanted = arguments.wanted;
     wanted.layers = to_numbers(hidden_layers);
     wanted.hidden.resize(wanted.layers.size());
     {
         WithoutGil released;
-        plan.run(arguments.batch, arguments.page_counts, store, wanted);
+        plan.run(arguments.batch, store, wanted);
     }
     nb::object logits = nb::none();
     if (!arguments.all_chosen && wanted.logits)
@@ -188,47 +203,9 @@ nb::list profile(Plan& plan) {
     return timings;
 }
 
-std::vector<LayerShape> layer_shapes(nb::handle layers) {
-    std::vector<LayerShape> shapes;
-    for (nb::handle layer : layers)
-        shapes.push_back({nb::cast<int64_t>(layer[0]), nb::cast<int64_t>(layer[1]), nb::cast<bool>(layer[2])});
-    return shapes;
-}
-
-void check_pages(const Store& store, const std::vector<int64_t>& pages) {
-    for (const int64_t page : pages)
-        if (page < 0 || page >= store.pages()) throw std::out_of_range("the store has no page " + std::to_string(page));
-}
-
-void bind_store(nb::module_& module) {
-    nb::class_<Store>(module, "Store", "The memory behind the pages of one model; see store.hpp.")
-        .def("__init__", [](Store* self, nb::handle layers, int64_t page_size, const std::string& kind) {
-            new (self) Store(layer_shapes(layers), page_size, kind_of(kind));
-        }, nb::arg("layers"), nb::arg("page_size"), nb::arg("kind"))
-        .def_prop_ro("bytes_per_page", &Store::bytes_per_page)
-        .def_prop_ro("pages", &Store::pages)
-        .def("resize", [](Store& store, int64_t pages) {
-            if (pages < 0) throw std::invalid_argument("pages must not be negative.");
-            store.resize(pages);
-        }, nb::arg("pages"))
-        .def("clear", [](Store& store, nb::handle pages) {
-            const auto numbers = to_numbers(pages);
-            check_pages(store, numbers);
-            store.clear(numbers.data(), (int64_t)numbers.size());
-        }, nb::arg("pages"))
-        .def("copy", [](Store& store, nb::handle sources, nb::handle targets) {
-            const auto from = to_numbers(sources), to = to_numbers(targets);
-            if (from.size() != to.size()) throw std::invalid_argument("there must be a target for each source.");
-            check_pages(store, from);
-            check_pages(store, to);
-            store.copy(from.data(), to.data(), (int64_t)from.size());
-        }, nb::arg("sources"), nb::arg("targets"));
-}
-
 }  // namespace
 
 void bind_plan(nb::module_& module) {
-    bind_store(module);
     nb::class_<Norm>(module, "Norm", "Layer norm, or RMS norm where there is no bias.")
         .def("__init__", [](Norm* self, Floats weight, std::optional<Floats> bias, float epsilon) {
             new (self) Norm{to_vector(weight), to_vector(bias), epsilon};

@@ -21,6 +21,25 @@ int64_t stride_of(int64_t width) {
 
 std::string number(int64_t value) { return std::to_string(value); }
 
+/// Whether a store has the planes that a layer's attention writes, for as long as its queries see them.
+bool fits(const AttentionPart& part, const Store& store) {
+    if (part.layer >= store.layers()) return false;
+    const LayerShape& shape = store.layer(part.layer);
+    const int64_t window = store.group(store.group_of(part.layer)).shape().window;
+    return shape.kv_heads == part.kv_heads && shape.head_dim == part.head_dim && shape.mask == (part.keep > 0) &&
+           (!window || (part.window && part.window <= window));
+}
+
+/// Every page that the segment's queries see is there.
+void check_pages(const PageTable& table, const PageMemory& memory, int64_t first, int64_t stop) {
+    if (table.count < stop)
+        throw std::out_of_range("a segment needs " + number(stop) + " pages, and has " + number(table.count) + ".");
+    for (int64_t i = first; i < stop; ++i)
+        if (table.pages[i] < 0 || table.pages[i] >= memory.pages())
+            throw std::out_of_range("page " + number(table.pages[i]) + " is not among " + number(memory.pages()) +
+                                    " of the store.");
+}
+
 }  // namespace
 
 Plan::Plan(int64_t vocabulary, int64_t width) : vocabulary_(vocabulary) {
@@ -75,23 +94,19 @@ float* Plan::logits(int64_t rows) {
     return logits_.get();
 }
 
-void Plan::check(const Batch& batch, const std::vector<int64_t>& page_counts, const Store& store) const {
+void Plan::check(const Batch& batch, const Store& store) const {
     if (batch.segments.empty()) throw std::invalid_argument("a step needs at least one segment.");
     if (operations_.empty()) throw std::invalid_argument("the plan has no operations.");
-    for (const auto& part : attentions_) {
-        if (part.layer >= store.layers()) throw std::invalid_argument("the store was not opened for this plan.");
-        const LayerShape& shape = store.layer(part.layer);
-        if (shape.kv_heads != part.kv_heads || shape.head_dim != part.head_dim || shape.mask != (part.keep > 0))
-            throw std::invalid_argument("the store was not opened for this plan.");
-    }
+    for (const auto& part : attentions_)
+        if (!fits(part, store)) throw std::invalid_argument("the store was not opened for this plan.");
     for (int64_t row = 0; row < batch.rows; ++row)
         if (batch.tokens[row] < 0 || batch.tokens[row] >= vocabulary_)
             throw std::out_of_range("token " + number(batch.tokens[row]) + " is not in the vocabulary of " +
                                     number(vocabulary_) + ".");
-    for (size_t i = 0; i < batch.segments.size(); ++i) check_segment(batch.segments[i], page_counts[i], store);
+    for (const Segment& segment : batch.segments) check_segment(segment, store);
 }
 
-void Plan::check_segment(const Segment& segment, int64_t page_count, const Store& store) const {
+void Plan::check_segment(const Segment& segment, const Store& store) const {
     const int64_t stop = segment.start + segment.length;
     if (segment.start < 0 || segment.length < 1 || segment.start > INT32_MAX || segment.length > INT32_MAX)
         throw std::invalid_argument("a segment must start at a position and have at least one token.");
@@ -104,14 +119,11 @@ void Plan::check_segment(const Segment& segment, int64_t page_count, const Store
     if (positions_ >= 0 && stop > positions_)
         throw std::out_of_range("position " + number(stop - 1) + " is past the " + number(positions_) +
                                 " that the model learned.");
-    const int64_t needed = (stop + store.page_size() - 1) / store.page_size();
-    if (page_count < needed)
-        throw std::out_of_range(number(stop) + " tokens need " + number(needed) + " pages, and the segment has " +
-                                number(page_count) + ".");
-    for (int64_t i = 0; i < needed; ++i)
-        if (segment.pages[i] < 0 || segment.pages[i] >= store.pages())
-            throw std::out_of_range("page " + number(segment.pages[i]) + " is not in a store of " +
-                                    number(store.pages()) + ".");
+    const int64_t page_size = store.page_size(), needed = (stop + page_size - 1) / page_size;
+    for (int64_t group = 0; group < store.groups(); ++group) {
+        const PageMemory& memory = store.group(group);
+        check_pages(segment.pages[group], memory, memory.shape().first(segment.start, page_size), needed);
+    }
     for (int64_t rotary = 0; rotary < rotaries_; ++rotary)
         if (segment.tables[rotary] < 0 || segment.tables[rotary] >= (int64_t)tables_.size())
             throw std::out_of_range("there is no rotary table " + number(segment.tables[rotary]) + ".");
@@ -120,9 +132,9 @@ void Plan::check_segment(const Segment& segment, int64_t page_count, const Store
             throw std::invalid_argument("a rotary table has more pairs than a head of " + number(part.head_dim) + ".");
 }
 
-void Plan::run(const Batch& batch, const std::vector<int64_t>& page_counts, Store& store, Wanted& wanted) {
+void Plan::run(const Batch& batch, Store& store, Wanted& wanted) {
     std::lock_guard<std::mutex> lock(mutex_);
-    check(batch, page_counts, store);
+    check(batch, store);
     for (const Choice& choice : wanted.choices) check_choice(choice, vocabulary_);
     make_room(batch.rows);
     for (const auto& segment : batch.segments)

@@ -106,7 +106,7 @@ public:
 
     /// Check everything that a step could get wrong, then run it.
     /// Throws std::out_of_range for tokens, positions and pages that are not there, std::invalid_argument otherwise.
-    void run(const Batch& batch, const std::vector<int64_t>& page_counts, Store& store, Wanted& wanted);
+    void run(const Batch& batch, Store& store, Wanted& wanted);
 
     /// The logits (rows, vocabulary) of states (rows, width), without the norm. A row's are the same bits as those that
     /// `run` makes of the same normed state. Throws std::invalid_argument where the plan has no head.
@@ -129,8 +129,8 @@ public:
 private:
     void count_weights(const Matrix& matrix);
     int64_t find_buffer(const std::string& name) const;
-    void check(const Batch& batch, const std::vector<int64_t>& page_counts, const Store& store) const;
-    void check_segment(const Segment& segment, int64_t page_count, const Store& store) const;
+    void check(const Batch& batch, const Store& store) const;
+    void check_segment(const Segment& segment, const Store& store) const;
     void make_room(int64_t rows);
 
     int64_t vocabulary_, positions_ = -1;         // learned positions; -1: none

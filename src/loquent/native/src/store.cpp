@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <numeric>
 #include <stdexcept>
 #include <string>
 
@@ -28,38 +29,50 @@ int64_t element_bytes(Kind kind) {
 
 int64_t whole_lines(int64_t bytes) { return (bytes + 63) / 64 * 64; }
 
+std::vector<GroupShape> one_group(size_t layers) {
+    GroupShape all;
+    all.layers.resize(layers);
+    std::iota(all.layers.begin(), all.layers.end(), 0);
+    return {all};
+}
+
 }  // namespace
 
-Store::Store(std::vector<LayerShape> layers, int64_t page_size, Kind kind)
-    : page_size_(page_size), slots_(whole_vectors(page_size)), kind_(kind), layers_(std::move(layers)) {
-    if (page_size < 1) throw std::invalid_argument("page_size=" + std::to_string(page_size) + " must be 1 or more");
+// --- the pages of a group --------------------------------------------------------------------------------------------
+
+PageMemory::PageMemory(GroupShape shape, const std::vector<LayerShape>& layers, int64_t slots, Kind kind)
+    : shape_(std::move(shape)), layers_(layers), slots_(slots), kind_(kind) {
     lay_out();
     page_bytes_ = chunk_bytes_;
     while (page_bytes_ << (shift_ + 1) <= kChunkBytes && int64_t{1} << (shift_ + 1) <= kChunkPages) ++shift_;
     lay_out();
 }
 
-void Store::lay_out() {
+void PageMemory::lay_out() {
     const int64_t element = element_bytes(kind_), scales = kind_ == Kind::int8 ? slots_ * 4 : 0;
-    chunk_bytes_ = 0, views_.clear();
-    for (const LayerShape& layer : layers_) {
+    chunk_bytes_ = 0;
+    views_.assign(layers_.size(), LayerView{});
+    for (const int64_t index : shape_.layers) {
+        const LayerShape& layer = layers_[index];
         const auto plane = [&](int64_t bytes) {
             const LayerView::Plane made{chunk_bytes_, bytes << shift_, bytes};
             chunk_bytes_ += layer.kv_heads * made.head_bytes;
             return made;
         };
-        LayerView view{};
+        LayerView& view = views_[index];
         view.shift = shift_;
         view.keys = plane(whole_lines(layer.head_dim * slots_ * element));
         view.values = plane(whole_lines(slots_ * whole_vectors(layer.head_dim) * element));
         view.key_scales = plane(scales);
         view.value_scales = plane(scales);
         view.mask = plane(layer.mask ? slots_ * 4 : 0);
-        views_.push_back(view);
     }
 }
 
-void Store::resize(int64_t pages) {
+/// Zeros for 2^shift_ pages.
+std::shared_ptr<uint8_t> PageMemory::new_chunk() const { return allocate(chunk_bytes_); }
+
+void PageMemory::resize(int64_t pages) {
     if (pages < 0) throw std::invalid_argument("pages=" + std::to_string(pages) + " must be 0 or more");
     const int64_t chunk_pages = int64_t{1} << shift_;
     const size_t wanted = static_cast<size_t>((pages + chunk_pages - 1) / chunk_pages);
@@ -67,15 +80,15 @@ void Store::resize(int64_t pages) {
     const int64_t kept = std::min(pages_, static_cast<int64_t>(wanted) * chunk_pages);
     for (int64_t page = pages; page < kept; ++page) clear(&page, 1);
     memory_.resize(std::min(wanted, memory_.size()));
-    while (memory_.size() < wanted) memory_.push_back(allocate(chunk_bytes_));
+    while (memory_.size() < wanted) memory_.push_back(new_chunk());
     chunks_.clear();
     for (const auto& chunk : memory_) chunks_.push_back(chunk.get());
     pages_ = pages;
 }
 
 template <class Visit>
-void Store::each_part(int64_t page, const Visit& visit) const {
-    for (size_t index = 0; index < views_.size(); ++index) {
+void PageMemory::each_part(int64_t page, const Visit& visit) const {
+    for (const int64_t index : shape_.layers) {
         const LayerView& view = views_[index];
         for (int64_t head = 0; head < layers_[index].kv_heads; ++head)
             for (const LayerView::Plane* plane :
@@ -84,47 +97,86 @@ void Store::each_part(int64_t page, const Visit& visit) const {
     }
 }
 
-void Store::clear(const int64_t* pages, int64_t count) {
+void PageMemory::clear(const int64_t* pages, int64_t count) {
     for (int64_t i = 0; i < count; ++i)
         each_part(pages[i], [](const LayerView::Plane&, int64_t, uint8_t* part, size_t size) {
             std::memset(part, 0, size);
         });
 }
 
-void Store::copy(const int64_t* sources, const int64_t* targets, int64_t count) {
+void PageMemory::copy(const int64_t* sources, const int64_t* targets, int64_t count) {
     for (int64_t i = 0; i < count; ++i)
         each_part(sources[i], [&](const LayerView::Plane& plane, int64_t head, uint8_t* part, size_t size) {
             std::memcpy(find(plane, targets[i], head), part, size);
         });
 }
 
-LayerView Store::view(int64_t layer) const {
+void PageMemory::read(const int64_t* pages, int64_t count, uint8_t* content) const {
+    for (int64_t i = 0; i < count; ++i)
+        each_part(pages[i], [&](const LayerView::Plane&, int64_t, const uint8_t* part, size_t size) {
+            std::memcpy(content, part, size);
+            content += size;
+        });
+}
+
+void PageMemory::write(const int64_t* pages, int64_t count, const uint8_t* content) {
+    for (int64_t i = 0; i < count; ++i)
+        each_part(pages[i], [&](const LayerView::Plane&, int64_t, uint8_t* part, size_t size) {
+            std::memcpy(part, content, size);
+            content += size;
+        });
+}
+
+LayerView PageMemory::view(int64_t layer) const {
     LayerView view = views_[layer];
     view.chunks = chunks_.data();
     return view;
 }
 
-uint8_t* Store::find(const LayerView::Plane& plane, int64_t page, int64_t head) const {
+uint8_t* PageMemory::find(const LayerView::Plane& plane, int64_t page, int64_t head) const {
     const int64_t inside = page & ((int64_t{1} << shift_) - 1);
     return chunks_[page >> shift_] + plane.offset + head * plane.head_bytes + inside * plane.page_bytes;
 }
 
-uint8_t* Store::keys(int64_t layer, int64_t page, int64_t head) const { return find(views_[layer].keys, page, head); }
+uint8_t* PageMemory::keys(int64_t layer, int64_t page, int64_t head) const {
+    return find(views_[layer].keys, page, head);
+}
 
-uint8_t* Store::values(int64_t layer, int64_t page, int64_t head) const {
+uint8_t* PageMemory::values(int64_t layer, int64_t page, int64_t head) const {
     return find(views_[layer].values, page, head);
 }
 
-float* Store::key_scales(int64_t layer, int64_t page, int64_t head) const {
+float* PageMemory::key_scales(int64_t layer, int64_t page, int64_t head) const {
     return reinterpret_cast<float*>(find(views_[layer].key_scales, page, head));
 }
 
-float* Store::value_scales(int64_t layer, int64_t page, int64_t head) const {
+float* PageMemory::value_scales(int64_t layer, int64_t page, int64_t head) const {
     return reinterpret_cast<float*>(find(views_[layer].value_scales, page, head));
 }
 
-float* Store::mask(int64_t layer, int64_t page, int64_t head) const {
+float* PageMemory::mask(int64_t layer, int64_t page, int64_t head) const {
     return reinterpret_cast<float*>(find(views_[layer].mask, page, head));
+}
+
+// --- the groups of a store -------------------------------------------------------------------------------------------
+
+Store::Store(std::vector<LayerShape> layers, int64_t page_size, Kind kind)
+    : Store(layers, page_size, kind, one_group(layers.size())) {}
+
+Store::Store(std::vector<LayerShape> layers, int64_t page_size, Kind kind, std::vector<GroupShape> groups)
+    : page_size_(page_size), slots_(whole_vectors(page_size)), kind_(kind), layers_(std::move(layers)),
+      group_of_(layers_.size(), -1) {
+    if (page_size < 1) throw std::invalid_argument("page_size=" + std::to_string(page_size) + " must be 1 or more");
+    for (GroupShape& shape : groups) {
+        if (shape.window < 0) throw std::invalid_argument("a group's window must not be negative");
+        for (const int64_t layer : shape.layers) {
+            if (layer < 0 || layer >= this->layers() || group_of_[layer] >= 0)
+                throw std::invalid_argument("each layer must be in one group");
+            group_of_[layer] = (int64_t)groups_.size();
+        }
+        groups_.push_back(std::make_unique<PageMemory>(std::move(shape), layers_, slots_, kind));
+    }
+    if (std::count(group_of_.begin(), group_of_.end(), -1)) throw std::invalid_argument("a layer is in no group");
 }
 
 }  // namespace loquent

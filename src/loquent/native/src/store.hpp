@@ -1,5 +1,5 @@
-// The memory behind the pages of one model: key, value and mask planes of every layer; who uses which page is decided
-// in Python (`loquent.cache`).
+// The memory behind the pages of one model: key, value and mask planes of every layer, in groups of layers that share
+// page tables. Who uses which page is decided in Python (`loquent.cache`).
 //
 // A page of one layer and key-value head holds, for `page_size` slots (rounded up to 16, so that a vector of slots can
 // be loaded whole):
@@ -36,28 +36,38 @@ struct LayerView {
     Plane keys, values, key_scales, value_scales, mask;
 };
 
-class Store {
-public:
-    /// Throws std::invalid_argument for a page size below 1 or another kind.
-    Store(std::vector<LayerShape> layers, int64_t page_size, Kind kind);
-    Store(const Store&) = delete;
-    Store& operator=(const Store&) = delete;
+/// Which layers' planes a group has, and what their queries see (the C++ side of `loquent.cache.PageGroup`).
+struct GroupShape {
+    std::vector<int64_t> layers;
+    int64_t window = 0;   // how many tokens a query sees, itself included; 0: all
 
-    int64_t page_size() const { return page_size_; }
-    int64_t slots() const { return slots_; }      // page_size rounded up to 16
+    /// The first page that queries at `position` and behind may see.
+    int64_t first(int64_t position, int64_t page_size) const {
+        return window && position >= window ? (position + 1 - window) / page_size : 0;
+    }
+};
+
+/// The pages of one group.
+class PageMemory {
+public:
+    PageMemory(GroupShape shape, const std::vector<LayerShape>& layers, int64_t slots, Kind kind);
+    PageMemory(const PageMemory&) = delete;
+    PageMemory& operator=(const PageMemory&) = delete;
+
+    const GroupShape& shape() const { return shape_; }
     int64_t pages() const { return pages_; }
     int64_t bytes_per_page() const { return page_bytes_; }
-    Kind kind() const { return kind_; }
-    int64_t layers() const { return (int64_t)layers_.size(); }
-    const LayerShape& layer(int64_t index) const { return layers_[index]; }
 
     /// Grow or shrink; pages below the smaller of both counts keep their content, new ones are zeros.
     void resize(int64_t pages);
     void clear(const int64_t* pages, int64_t count);
     /// Copy whole pages; no page is both a source and a target.
     void copy(const int64_t* sources, const int64_t* targets, int64_t count);
+    /// Whole pages to and from (count, bytes_per_page) bytes, plane by plane of each layer and head.
+    void read(const int64_t* pages, int64_t count, uint8_t* content) const;
+    void write(const int64_t* pages, int64_t count, const uint8_t* content);
 
-    /// All planes of a layer; good until the next `resize`.
+    /// All planes of one of the group's layers; good until the next `resize`.
     LayerView view(int64_t layer) const;
 
     // The planes of one page, layer and head; for int8 the scales (slots,) of keys and values.
@@ -69,19 +79,49 @@ public:
 
 private:
     void lay_out();
+    std::shared_ptr<uint8_t> new_chunk() const;
     uint8_t* find(const LayerView::Plane& plane, int64_t page, int64_t head) const;
-    /// Call `visit(bytes of the page's part, size)` for each contiguous part of a page.
+    /// Call `visit(plane, head, bytes of the page's part, size)` for each contiguous part of a page.
     template <class Visit>
     void each_part(int64_t page, const Visit& visit) const;
 
-    int64_t page_size_, slots_, pages_ = 0;
+    GroupShape shape_;
+    std::vector<LayerShape> layers_;   // of the whole model
+    int64_t slots_, pages_ = 0;
     Kind kind_;
-    std::vector<LayerShape> layers_;
-    std::vector<LayerView> views_;     // without their chunks
+    std::vector<LayerView> views_;     // of all layers, without their chunks; empty where a layer is another group's
     int64_t page_bytes_ = 0, shift_ = 0, chunk_bytes_ = 0;
     // Chunks of 2^shift_ pages; within one, a head's pages follow each other.
     std::vector<std::shared_ptr<uint8_t>> memory_;
     std::vector<uint8_t*> chunks_;
+};
+
+class Store {
+public:
+    /// Throws std::invalid_argument for a page size below 1, another kind, or groups that do not have each layer once.
+    Store(std::vector<LayerShape> layers, int64_t page_size, Kind kind, std::vector<GroupShape> groups);
+    /// One group, of all layers.
+    Store(std::vector<LayerShape> layers, int64_t page_size, Kind kind);
+    Store(const Store&) = delete;
+    Store& operator=(const Store&) = delete;
+
+    int64_t page_size() const { return page_size_; }
+    int64_t slots() const { return slots_; }      // page_size rounded up to 16
+    Kind kind() const { return kind_; }
+    int64_t layers() const { return (int64_t)layers_.size(); }
+    const LayerShape& layer(int64_t index) const { return layers_[index]; }
+    int64_t groups() const { return (int64_t)groups_.size(); }
+    PageMemory& group(int64_t index) { return *groups_[index]; }
+    const PageMemory& group(int64_t index) const { return *groups_[index]; }
+    /// Which group a layer's keys and values are in.
+    int64_t group_of(int64_t layer) const { return group_of_[layer]; }
+
+private:
+    int64_t page_size_, slots_;
+    Kind kind_;
+    std::vector<LayerShape> layers_;
+    std::vector<std::unique_ptr<PageMemory>> groups_;
+    std::vector<int64_t> group_of_;
 };
 
 }  // namespace loquent

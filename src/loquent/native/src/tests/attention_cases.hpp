@@ -95,7 +95,7 @@ public:
         std::shuffle(order.begin(), order.end(), generator_);
         for (Sequence& sequence : sequences)
             for (int64_t& page : sequence.pages) page = order.back(), order.pop_back();
-        store_.resize(pages);
+        memory().resize(pages);
         spoil(pages);
         int64_t longest = 0;
         for (int64_t length : lengths) longest = std::max(longest, length);
@@ -109,10 +109,11 @@ public:
         Batch batch{};
         std::vector<float> qkv;
         const int64_t table = 0;
+        std::vector<PageTable> pages = page_tables();
         for (size_t i = 0; i < counts.size(); ++i) {
             if (!counts[i]) continue;
             const Sequence& sequence = sequences[i];
-            batch.segments.push_back({batch.rows, counts[i], sequence.done, sequence.pages.data(), 0, 0, &table});
+            batch.segments.push_back({batch.rows, counts[i], sequence.done, &pages[i], 0, 0, &table});
             for (int64_t token = sequence.done; token < sequence.done + counts[i]; ++token) {
                 const auto begin = sequence.qkv.begin() + token * columns;
                 qkv.insert(qkv.end(), begin, begin + columns);
@@ -130,7 +131,16 @@ public:
         }
     }
 
+    /// For each sequence, as steps are told of them.
+    std::vector<PageTable> page_tables() const {
+        std::vector<PageTable> tables;
+        for (const Sequence& sequence : sequences)
+            tables.push_back({sequence.pages.data(), (int64_t)sequence.pages.size()});
+        return tables;
+    }
+
     Store& store() { return store_; }
+    PageMemory& memory() { return store_.group(0); }
     Pool& pool() { return pool_; }
 
     std::vector<Sequence> sequences;
@@ -141,15 +151,15 @@ private:
         const int64_t element = layer_.kind == Kind::float32 ? 4 : layer_.kind == Kind::bfloat16 ? 2 : 1;
         for (int64_t page = 0; page < pages; ++page)
             for (int64_t head = 0; head < layer_.part.kv_heads; ++head) {
-                std::memset(store_.keys(0, page, head), 0xff, dims * slots * element);
+                std::memset(memory().keys(0, page, head), 0xff, dims * slots * element);
                 // Not the padding of values, which is never written.
                 for (int64_t slot = 0; slot < slots; ++slot)
-                    std::memset(store_.values(0, page, head) + slot * width * element, 0xff, dims * element);
+                    std::memset(memory().values(0, page, head) + slot * width * element, 0xff, dims * element);
                 if (layer_.kind == Kind::int8) {
-                    std::fill_n(store_.key_scales(0, page, head), slots, NAN);
-                    std::fill_n(store_.value_scales(0, page, head), slots, INFINITY);
+                    std::fill_n(memory().key_scales(0, page, head), slots, NAN);
+                    std::fill_n(memory().value_scales(0, page, head), slots, INFINITY);
                 }
-                if (layer_.part.keep) std::fill_n(store_.mask(0, page, head), slots, NAN);
+                if (layer_.part.keep) std::fill_n(memory().mask(0, page, head), slots, NAN);
             }
     }
 

@@ -43,19 +43,20 @@ inline double stored_number(Kind kind, const uint8_t* plane, int64_t index, cons
 }
 
 inline Stored read_store(const Layer& layer, Store& store, const Sequence& sequence, int64_t head) {
+    const PageMemory& memory = store.group(0);
     const int64_t dims = layer.part.head_dim, slots = store.slots();
     Stored stored;
     for (int64_t position = 0; position < sequence.done; ++position) {
         const int64_t page = sequence.pages[position / layer.page_size], slot = position % layer.page_size;
         const bool scaled = layer.kind == Kind::int8;
-        const float* key_scale = scaled ? store.key_scales(0, page, head) + slot : nullptr;
-        const float* value_scale = scaled ? store.value_scales(0, page, head) + slot : nullptr;
+        const float* key_scale = scaled ? memory.key_scales(0, page, head) + slot : nullptr;
+        const float* value_scale = scaled ? memory.value_scales(0, page, head) + slot : nullptr;
         for (int64_t d = 0; d < dims; ++d) {
-            stored.keys.push_back(stored_number(layer.kind, store.keys(0, page, head), d * slots + slot, key_scale));
+            stored.keys.push_back(stored_number(layer.kind, memory.keys(0, page, head), d * slots + slot, key_scale));
             const int64_t index = slot * whole_vectors(dims) + d;
-            stored.values.push_back(stored_number(layer.kind, store.values(0, page, head), index, value_scale));
+            stored.values.push_back(stored_number(layer.kind, memory.values(0, page, head), index, value_scale));
         }
-        if (layer.part.keep) stored.mask.push_back(store.mask(0, page, head)[slot]);
+        if (layer.part.keep) stored.mask.push_back(memory.mask(0, page, head)[slot]);
     }
     return stored;
 }

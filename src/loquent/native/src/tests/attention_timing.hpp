@@ -33,8 +33,9 @@ inline double time_step(const Shape& shape, int threads, int64_t batch, int64_t 
     const AttentionPart part = layer.connected();
     Batch step{};
     const int64_t table = 0;
-    for (const Sequence& sequence : world.sequences) {
-        step.segments.push_back({step.rows, length, start, sequence.pages.data(), 0, 0, &table});
+    const std::vector<PageTable> pages = world.page_tables();
+    for (const PageTable& own : pages) {
+        step.segments.push_back({step.rows, length, start, &own, 0, 0, &table});
         step.rows += length;
     }
     std::vector<RotaryTable> tables(1, RotaryTable(layer.frequencies, 1.0f));

@@ -147,7 +147,7 @@ void of_equal_mask_values_the_most_recent_are_seen() {
         sequence.qkv[token * 48 + 32 + 5] = (float)token;
     }
     world.step({40});
-    const float* mask = world.store().mask(0, sequence.pages[0], 0);
+    const float* mask = world.memory().mask(0, sequence.pages[0], 0);
     for (int64_t slot = 1; slot < 16; ++slot) CHECK(mask[slot] == mask[0]);
     check_sequence(layer, world.store(), sequence, 1);
     for (int64_t token = 2; token < 40; ++token) {
