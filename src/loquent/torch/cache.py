@@ -18,7 +18,7 @@ from loquent.cache.faces import Cache, Columns, Pages
 from loquent.errors import ArgumentError
 from loquent.parts import Decoder
 from loquent.torch.groups import Row
-from loquent.torch.store import PageStore
+from loquent.torch.store import open_store
 
 _PAGE_SIZE = 16
 
@@ -49,7 +49,7 @@ class ForwardPages(Pages):
         room: int,
     ) -> None:
         self.decoder, self.dtype = decoder, dtype
-        self.store = PageStore(decoder, _PAGE_SIZE, dtype, device)
+        self.store = open_store(decoder, _PAGE_SIZE, kind, dtype, device)
         self._room = room
         space = self._new_space()
         self._sequences = [Sequence(space, span=0, room=room) for _ in range(rows)]
@@ -85,7 +85,7 @@ class ForwardPages(Pages):
             if not len(text) and not sequence.missing:
                 continue
             copies += sequence.prepare(text, sequence.missing)
-            rows.append(Row(len(sequence.coming), sequence.stored, span, sequence.tables))
+            rows.append(Row(len(sequence.coming), sequence.stored, span, sequence.tables, sequence.coded))
             self._coming.append(sequence)
         for group, pool in enumerate(self._space.pools):
             held = self.store.pages(group)
@@ -139,15 +139,15 @@ class ForwardPages(Pages):
         Raises:
             ArgumentError: some of them have been given back, behind a window.
         """
-        group, size = self.store.group_of[index], self.store.page_size
-        keys, values = self.store.planes[index][:2]
+        group, size = self.store.exact_group[index], self.store.page_size
+        keys, values = self.store.planes(index)[:2]
         found = [plane.new_zeros(*columns.shape, *plane.shape[1:]) for plane in (keys, values)]
         for row, (sequence, seen) in enumerate(zip(self._sequences, columns.seen)):
             table, places = sequence.tables[group], np.arange(sequence.stored)
             if sequence.stored < seen.sum() or (table < 0).any():
                 raise ArgumentError(
-                    f"layer {index} of past_key_values does not hold all of row {row} any more: it sees a window of "
-                    "the last tokens, and others have been given back."
+                    f"layer {index} of past_key_values does not hold all of row {row} as numbers any more: what is "
+                    "behind its window has been given back, or coded. Use a DynamicCache with a model without windows."
                 )
             slots = torch.from_numpy(table[places // size] * size + places % size).to(keys.device)
             at = torch.from_numpy(np.flatnonzero(seen)).to(keys.device)

@@ -23,7 +23,7 @@ from loquent.torch.fingerprint import deviation, fingerprint
 from loquent.torch.groups import Row
 from loquent.torch.layers import Linears, call_layer
 from loquent.torch.packed import PackedLinears, can_pack
-from loquent.torch.store import PageStore
+from loquent.torch.store import PageStore, open_store
 from loquent.weights import multiplications
 
 _PACKED: WeakKeyDictionary[CausalLM, PackedLinears] = WeakKeyDictionary()
@@ -133,9 +133,7 @@ class TorchBackend:
         Raises:
             ArgumentError: a kind of store that there is none of.
         """
-        if kind != PLAIN:
-            raise ArgumentError(f"{kind} cannot be had yet. Use the plain kind.")
-        return PageStore(self.decoder, page_size, self.model.dtype, self.model.device)
+        return open_store(self.decoder, page_size, kind, self.model.dtype, self.model.device)
 
     def prefix_key(self, span: int) -> Hashable:
         """What, besides its tokens, a sequence's keys and values depend on: rotary scalings that depend on the span."""
@@ -157,7 +155,7 @@ class TorchBackend:
         if not isinstance(store, PageStore) or store.dtype != dtype:
             raise ArgumentError("store must be one that this backend opened, since the model was last converted.")
         linear = self._linears(dtype)
-        rows = [Row(len(segment.tokens), segment.start, segment.span, segment.tables) for segment in segments]
+        rows = [Row(len(s.tokens), s.start, s.span, s.tables, s.coded) for s in segments]
         batch = make_batch(decoder, rows, base.frequencies, model.device, dtype, store=store, linear=linear)
         tokens = np.concatenate([segment.tokens for segment in segments])
         ids = torch.from_numpy(tokens).to(model.device, non_blocking=True)
