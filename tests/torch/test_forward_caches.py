@@ -171,7 +171,7 @@ def test_pages_behind_a_window_are_given_back() -> None:
         read(model, cache, distinct_ids(1, 40))
         sizes.append(cache.pages.bytes)
     assert sizes[-1] == sizes[4]
-    with pytest.raises(ArgumentError, match="layer 0 of past_key_values does not hold all of row 0 any more"):
+    with pytest.raises(ArgumentError, match="layer 0 of past_key_values does not hold all of row 0 as numbers any more"):
         cache[0]
     cache.crop(300)  # what the next token sees is gone, and read again
     ids = cache.columns.ids
