@@ -143,9 +143,7 @@ def test_an_output_has_the_cache_of_its_rows(model: Any, way: str) -> None:
 
 def test_an_output_has_the_cache_that_was_passed(model: Any) -> None:
     both = EncoderDecoderCache(StaticCache(max_cache_len=30), DynamicCache())
-    output = model.generate(
-        torch.tensor([TURNS[0]]), **COUNT, past_key_values=both, return_dict_in_generate=True
-    )
+    output = model.generate(torch.tensor([TURNS[0]]), **COUNT, past_key_values=both, return_dict_in_generate=True)
     assert output.past_key_values is both
     assert both.get_seq_length() == 25
 
@@ -232,7 +230,9 @@ def test_a_static_cache_keeps_to_its_size(model: Any) -> None:
     model.generate(ids, max_new_tokens=4, past_key_values=cache)
     assert cache.get_seq_length() == 20
     with pytest.raises(ArgumentError, match="max_batch_size=1"):
-        model.generate(ids, max_new_tokens=2, do_sample=True, num_return_sequences=2, past_key_values=StaticCache(None, 1))
+        model.generate(
+            ids, max_new_tokens=2, do_sample=True, num_return_sequences=2, past_key_values=StaticCache(None, 1)
+        )
 
 
 def test_what_forward_has_read_is_continued(model: Any) -> None:

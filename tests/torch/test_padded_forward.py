@@ -9,7 +9,6 @@ from tiny_models import ALL, VOCABULARY, distinct_ids, pair, tiny
 from loquent import DynamicCache
 from loquent.errors import ArgumentError, ContextLengthError
 
-
 MASKS = torch.tensor(
     [
         [0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1],  # left padding

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,20 +13,30 @@ from loquent.cache.faces import PADDING, Cache, Columns, DynamicCache, EncoderDe
 from loquent.cache.faces.quantized import QuantizedCache, config_of
 from loquent.errors import ArgumentError
 
+Passed = Cache | EncoderDecoderCache | None
+"""What may be passed as `past_key_values`."""
 
-def own_cache(given: Any) -> Cache | None:
-    """The cache of the decoder's own attention, of what was passed as `past_key_values`.
+
+def passed_cache(inputs: Any, named: Mapping[str, Any]) -> Passed:
+    """What was passed as `past_key_values`, by name or in the mapping that holds the inputs.
 
     Raises:
         ArgumentError: it is no cache.
     """
-    cache = given.self_attention_cache if isinstance(given, EncoderDecoderCache) else given
-    if cache is None or isinstance(cache, Cache):
-        return cache
+    given = named.get("past_key_values")
+    if given is None and isinstance(inputs, Mapping):
+        given = inputs.get("past_key_values")
+    if given is None or isinstance(given, Cache | EncoderDecoderCache):
+        return given
     raise ArgumentError(
-        f"past_key_values is a {type(given).__name__}, not a cache of Loquent's. Pass a loquent.DynamicCache(), or what "
-        "an earlier call returned."
+        f"past_key_values is a {type(given).__name__}, not a cache. Pass a loquent.DynamicCache(), or what an earlier "
+        "call returned."
     )
+
+
+def own_cache(passed: Passed) -> Cache | None:
+    """The cache of the decoder's own attention."""
+    return passed.self_attention_cache if isinstance(passed, EncoderDecoderCache) else passed
 
 
 def new_cache(kind: StoreKind) -> Cache:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from loquent.cache.faces import Cache, EncoderDecoderCache
 from loquent.decoding.trace import Trace
+from loquent.generation.caches import Passed
 from loquent.records import Record
 
 
@@ -37,7 +37,7 @@ class GenerateDecoderOnlyOutput(Record):
     logits: tuple[Any, ...] | None = None
     attentions: tuple[tuple[Any, ...], ...] | None = None
     hidden_states: tuple[tuple[Any, ...], ...] | None = None
-    past_key_values: Cache | EncoderDecoderCache | None = None
+    past_key_values: Passed = None
     trace: tuple[Trace, ...] | None = None
 
 
@@ -61,5 +61,5 @@ class GenerateBeamDecoderOnlyOutput(Record):
     beam_indices: Any = None
     attentions: tuple[tuple[Any, ...], ...] | None = None
     hidden_states: tuple[tuple[Any, ...], ...] | None = None
-    past_key_values: Cache | EncoderDecoderCache | None = None
+    past_key_values: Passed = None
     trace: tuple[Trace, ...] | None = None

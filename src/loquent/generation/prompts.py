@@ -9,12 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from loquent.cache.faces import Cache
 from loquent.config import GenerationConfig
 from loquent.decoding.arguments.surroundings import as_tuple
 from loquent.decoding.arrays import to_numpy
 from loquent.errors import ArgumentError
-from loquent.generation.caches import own_cache
 
 _TAKEN = frozenset({"input_ids", "attention_mask", "past_key_values"})
 # What preprocessors return beside ids and mask, and causal models have no use for.
@@ -37,8 +35,6 @@ class Prompts:
     device: Any  # of the caller's tensors; None where there were none
     as_tensors: bool = True  # whether results are torch's tensors, or else arrays
     last: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))  # (rows,), each row's last column
-    cache: Cache | None = None  # what was read of them before
-    passed: Any = None  # it, or the pair that it was passed in
 
 
 def read_prompts(
@@ -71,8 +67,7 @@ def read_prompts(
     rows, is_tensor = [row[keep] for row, keep in zip(columns, kept)], hasattr(ids, "cpu")
     last = kept.shape[1] - 1 - np.argmax(kept[:, ::-1], axis=1)
     device = getattr(ids, "device", None) if is_tensor else None
-    passed = given.get("past_key_values")
-    return Prompts(columns, kept, rows, device, is_tensor or gives_tensors, last, own_cache(passed), passed)
+    return Prompts(columns, kept, rows, device, is_tensor or gives_tensors, last)
 
 
 def read_negative_prompts(

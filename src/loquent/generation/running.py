@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from loquent.cache.faces import Cache
 from loquent.config import GenerationConfig
 from loquent.decoding.arguments import resolve
+from loquent.decoding.arguments.stores import store_of_cache
 from loquent.decoding.arguments.surroundings import DEFAULT_NEW_TOKENS, Surroundings
 from loquent.decoding.recording import Recorded
 from loquent.decoding.task import Decoding, Hypothesis
@@ -19,7 +20,7 @@ from loquent.engine import Backend, Engine, Handle
 from loquent.errors import ArgumentError
 from loquent.generation.assistants import assistant_of
 from loquent.generation.binding import Bound, engine_of
-from loquent.generation.caches import check_cache, new_cache, result_columns
+from loquent.generation.caches import Passed, check_cache, new_cache, own_cache, passed_cache, result_columns
 from loquent.generation.prompts import INPUT_NAMES, Prompts, pad_token, read_negative_prompts, read_prompts
 from loquent.generation.replay import Attentive
 from loquent.generation.results import padded, tensor_like
@@ -59,6 +60,7 @@ class Run:
     configs: list[GenerationConfig]  # of each row of the inputs
     requests: list[Submitted]
     cache: Cache | None = None  # that is to hold what they leave
+    passed: Passed = None  # it, or the pair that has it
     is_cache_filled: bool = False
 
     @property
@@ -200,6 +202,8 @@ def start(
     settings = merged_for_rows(model.generation_config, generation_config, arguments)
     prompts = read_prompts(inputs, named, settings[0], model.gives_tensors)
     configs = for_each_row(settings, len(prompts.rows))
+    passed = passed_cache(inputs, named)
+    cache = own_cache(passed)
     negative = read_negative_prompts(negative_prompt_ids, negative_prompt_attention_mask, configs)
     seeds = row_seeds(seed, configs)
     engine = engine_of(model)
@@ -213,23 +217,25 @@ def start(
         slide=context_overflow == "slide",
         default_new_tokens=default_new_tokens,
         as_ids=lambda tokens: tensor_like(prompts, tokens[None, :]),
-        cache=prompts.cache,
     )
     wanted = _recorded(model, configs)
     ends = None if deadline is None else time.monotonic() + deadline
     requests = []
     for row, (config, row_seed) in enumerate(zip(configs, seeds)):
         assistant = assistant_of(engine, model, config, assistant_model, tokenizer, assistant_tokenizer)
-        own = replace(around, row=row, assistant=assistant, negative_prompt=negative[row])
+        store = None if cache is None else store_of_cache(cache, config, around)
+        own = replace(around, row=row, assistant=assistant, negative_prompt=negative[row], store=store)
         for decoding in resolve(config, prompts.rows[row].tolist(), row_seed, own):
             _check_recorded(wanted, decoding)
             told = replace(decoding, recorded=wanted, traced=traced or config.output_trace)
             requests.append((row, _within(ends, told)))
     decodings = [decoding for _, decoding in requests]
-    if prompts.cache is not None:
-        _check_cache(prompts.cache, prompts, decodings)
+    if cache is not None:
+        _check_cache(cache, prompts, decodings)
+    elif any(config.return_dict_in_generate and config.use_cache for config in configs):
+        cache = passed = _cache_to_return(decodings)
     engine.refresh()
-    return _submitted(Run(engine, prompts, configs, [], _cache_to_fill(prompts, configs, decodings)), requests)
+    return _submitted(Run(engine, prompts, configs, [], cache, passed), requests)
 
 
 def _facts(model: Bound, backend: Backend) -> Surroundings:
@@ -253,15 +259,10 @@ def _check_cache(cache: Cache, prompts: Prompts, decodings: Sequence[Decoding]) 
     check_cache(cache, prompts.rows, columns, sum(decoding.returned for decoding in decodings))
 
 
-def _cache_to_fill(
-    prompts: Prompts, configs: Sequence[GenerationConfig], decodings: Sequence[Decoding]
-) -> Cache | None:
-    """The caller's cache, or one for the output, where one is returned and all of it is kept in the same way."""
-    returned = any(config.return_dict_in_generate and config.use_cache for config in configs)
+def _cache_to_return(decodings: Sequence[Decoding]) -> Cache | None:
+    """A cache for an output, where all of its rows are kept in the same way."""
     kinds = {decoding.store for decoding in decodings}
-    if prompts.cache is not None or not returned or len(kinds) > 1:
-        return prompts.cache
-    return new_cache(*kinds)
+    return new_cache(*kinds) if len(kinds) == 1 else None
 
 
 def _submitted(run: Run, requests: Sequence[tuple[int, Decoding]]) -> Run:

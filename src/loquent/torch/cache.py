@@ -147,7 +147,7 @@ class ForwardPages(Pages):
             if sequence.stored < seen.sum() or (table < 0).any():
                 raise ArgumentError(
                     f"layer {index} of past_key_values does not hold all of row {row} as numbers any more: what is "
-                    "behind its window has been given back, or has been coded. Read them before, or from a DynamicCache."
+                    "behind its window has been given back, or coded. Read them before, or from a DynamicCache."
                 )
             slots = torch.from_numpy(table[places // size] * size + places % size).to(keys.device)
             at = torch.from_numpy(np.flatnonzero(seen)).to(keys.device)

@@ -116,9 +116,8 @@ class Group:
         rest = Strided(place.first + skipped, place.step, place.count, size)
         return Keys(queries, rest, (skipped,) * place.count, size, window, self.joined)
 
-
     def _size(self, source: Gathered, first: Sequence[int]) -> int:
-        """How many keys per sequence are read of whole pages; with `joined`, by one sequence alone, no more than are."""
+        """How many keys are read of each sequence's pages; with `joined`, no more than the only sequence has."""
         return self.queries.pasts[0] + self.queries.length - first[0] if self.joined else source.size
 
 

@@ -21,13 +21,11 @@ _OFFLOADED = ("offloaded", "offloaded_static", "offloaded_hybrid", "offloaded_hy
 def store_of(config: GenerationConfig, around: Surroundings) -> StoreKind:
     """The kind of store that a config asks for by `cache_implementation`, `cache_config` and `offload_folder`.
 
-    A cache that was passed as `past_key_values` has its kind with it.
-
     Raises:
         ArgumentError: they contradict one another, or cannot work with this model.
     """
-    if around.cache is not None:
-        return _of_cache(around.cache, config, around)
+    if around.store is not None:
+        return around.store
     name = config.cache_implementation
     if name == "quantized":
         _refuse_unused(config, "offload_folder", "pages in a file go with cache_implementation='offloaded'")
@@ -47,7 +45,12 @@ def store_of(config: GenerationConfig, around: Surroundings) -> StoreKind:
     return PLAIN
 
 
-def _of_cache(cache: Cache, config: GenerationConfig, around: Surroundings) -> StoreKind:
+def store_of_cache(cache: Cache, config: GenerationConfig, around: Surroundings) -> StoreKind:
+    """The kind of store that a cache, passed as `past_key_values`, stands for.
+
+    Raises:
+        ArgumentError: the config asks for a kind as well, or the cache cannot work with this model.
+    """
     if config.cache_implementation is not None and "cache_implementation" in config.explicit:
         raise ArgumentError(
             f"cache_implementation={config.cache_implementation!r} and past_key_values, a {type(cache).__name__}, both "

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from loquent.cache.faces import Cache
+from loquent.cache import StoreKind
 
 if TYPE_CHECKING:
     from loquent.decoding.arguments.speculation import Assistant
@@ -26,7 +26,7 @@ class Surroundings:
     layers: int = 1  # blocks
     tied: bool = False  # whether the head's matrix is the embedding's
     has_windows: bool = False  # whether some layer sees the last tokens alone
-    cache: Cache | None = None  # that the caller passed, which says how keys and values are kept
+    store: StoreKind | None = None  # how keys and values are kept, where a cache was passed that says so
     dtype: str = "float32"  # the model's, and where it is
     device: str = "cpu"
     tokenizer: Any = None
