@@ -68,7 +68,8 @@ class ForwardPages(Pages):
 
     def hold(self, columns: Columns) -> bool:
         """Whether all that was read is there: where not, it was elsewhere, or a row was cropped to behind a window."""
-        return [sequence.stored for sequence in self._sequences] == columns.lengths.tolist()
+        lengths: list[int] = columns.lengths.tolist()
+        return [sequence.stored for sequence in self._sequences] == lengths
 
     def lacking(self, columns: Columns) -> list[NDArray[np.int64]]:
         """The tokens of each row that were never read into these pages."""

@@ -20,7 +20,7 @@ class Columns:
     def __init__(self, ids: NDArray[np.int64] | None = None) -> None:
         self._buffer = np.zeros((0, 0), np.int64) if ids is None else ids.astype(np.int64)
         self._length = self._buffer.shape[1]
-        self._count()
+        self._lengths: NDArray[np.int64] = self.seen.sum(1)
 
     @property
     def ids(self) -> NDArray[np.int64]:
@@ -71,11 +71,8 @@ class Columns:
         """Forget all but the first `length` columns."""
         if length < self._length:
             self._length = length
-            self._count()
+            self._lengths = self.seen.sum(1)
 
     def select(self, rows: Sequence[int]) -> None:
         """Keep these rows, in this order; some may be repeated."""
         self._buffer, self._lengths = self._buffer[list(rows)], self._lengths[list(rows)]
-
-    def _count(self) -> None:
-        self._lengths: NDArray[np.int64] = self.seen.sum(1)
