@@ -96,8 +96,8 @@ class ToyBackend:
     def open_store(self, page_size: int, kind: StoreKind = PLAIN) -> ToyStore:
         if kind.coding is None:
             return ToyStore(page_size, [PageGroup(1, self.window)])
-        residual = min(kind.coding.residual, self.window or kind.coding.residual)
-        groups = [PageGroup(4, residual), PageGroup(1, self.window, kind.coding.residual)]
+        # Windows within the residual too: they see nothing coded then, and the pages are there all the same.
+        groups = [PageGroup(4, kind.coding.residual + 1), PageGroup(1, self.window, kind.coding.residual)]
         return ToyStore(kind.coding.group, groups)
 
     def prefix_key(self, span: int) -> Hashable:

@@ -1,7 +1,7 @@
 """Who holds which page of a KV store: counting, sharing, copy-on-write and remembered prefixes; no tensors."""
 
 from loquent.cache.budget import Budget
-from loquent.cache.layout import PLAIN, Coding, LayerGroup, PageGroup, StoreKind, layer_groups
+from loquent.cache.layout import PLAIN, Coding, LayerGroup, PageGroup, StoreKind, layer_groups, levels
 from loquent.cache.memory import Memory
 from loquent.cache.pool import PagePool
 from loquent.cache.prefix import PageKey, PrefixIndex, page_keys
@@ -23,5 +23,6 @@ __all__ = [
     "Sequence",
     "StoreKind",
     "layer_groups",
+    "levels",
     "page_keys",
 ]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from collections.abc import Sequence as Items
+from itertools import repeat
 from typing import NamedTuple
 
 import numpy as np
@@ -270,5 +271,5 @@ def _new_tables(space: PageSpace, room: int) -> list[PageTable]:
     return [PageTable(*place, room) for place in zip(space.groups, space.pools, _indexes(space))]
 
 
-def _indexes(space: PageSpace) -> Items[PrefixIndex | None]:
-    return space.prefixes or [None] * len(space.groups)
+def _indexes(space: PageSpace) -> Iterable[PrefixIndex | None]:
+    return space.prefixes or repeat(None)

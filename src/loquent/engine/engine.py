@@ -304,11 +304,15 @@ class Engine:
         if not self._may_evict() or newest is self._alone:
             asking.fail(error)
             return asking
-        self._alone = newest if holders == [asking] else self._alone
         for other in self._readers():
             other.leave(newest)
         newest.evict()
         self.scheduler.suspend(newest)
+        if holders == [asking]:
+            self._alone = asking
+            for other in self._readers():
+                other.space.forget_all()
+            self._reclaim()
         return newest
 
     def _open(self, request: Request, reader: Reader | None, prompt: int | None) -> Sequence:

@@ -132,6 +132,7 @@ class TorchBackend:
 
         Raises:
             ArgumentError: a kind of store that there is none of.
+            MissingExtraError: a library that is not installed.
         """
         return open_store(self.decoder, page_size, kind, self.model.dtype, self.model.device)
 
