@@ -136,7 +136,7 @@ def run_all(
             feed.end()
     except RequestCancelledError:  # whoever reads the stream has left it, which is no failure of this call
         run.cancel()
-        run.fill_cache(run.unfinished())
+        run.fill_cache()
         return run, run.unfinished()
     except BaseException as error:
         run.cancel()

@@ -107,7 +107,7 @@ class Run:
                     yield from _last_events(request, tuple(tokens), tuple(told))
                 elif tokens or told:
                     yield StreamEvent(request.first, tuple(tokens), None, tuple(told))
-        self.fill_cache(self.results())
+        self.fill_cache()
         tidy(self.engine)
 
     def stream(self) -> Generator[StreamEvent, None, None]:
@@ -129,12 +129,12 @@ class Run:
         ranked = [request.handle.result() for request in self.requests]
         return [hypothesis for hypotheses in ranked for hypothesis in hypotheses]
 
-    def fill_cache(self, results: Sequence[Hypothesis]) -> None:
-        """Let the cache, if there is one, hold all of these results but the last column; once."""
+    def fill_cache(self) -> None:
+        """Let the cache, if there is one, hold all of the results but their last column; once."""
         cache, prompts, owners = self.cache, self.prompts, self.owners
         if cache is None or self.is_cache_filled:
             return
-        self.is_cache_filled = True
+        self.is_cache_filled, results = True, self.unfinished()
         new = [len(result.tokens) - self.healed[owner] for result, owner in zip(results, owners)]
         whole = padded(prompts, owners, results, self.pad, self.healed)
         columns = result_columns(whole, prompts.kept[owners], new)

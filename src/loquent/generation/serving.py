@@ -123,7 +123,7 @@ class GenerationHandle:
         while not self.done:
             self._run.engine.step()
         results = self._run.results()
-        self._run.fill_cache(results)
+        self._run.fill_cache()
         tidy(self._run.engine)
         return results
 
