@@ -54,6 +54,7 @@ def generate(
     assistant_tokenizer: Any = None,
     context_overflow: str = "error",
     past_key_values: Any = None,
+    prompt_cache: Any = None,
     **kwargs: Any,
 ) -> Any:
     """Continue sequences of tokens.
@@ -81,6 +82,9 @@ def generate(
         past_key_values: a cache that holds the beginning of `inputs`, new or filled by an earlier call; afterwards it
             holds the result but for its last column. It says how keys and values are kept, as `cache_implementation`
             does otherwise.
+        prompt_cache: a file that keeps what was read of the prompt, of which there is one, for a later call, be it of
+            another process: what it holds of the prompt's beginning is not read again. Written where it is not there,
+            or lacks some of the prompt; made by another model or damaged, it is refused.
         **kwargs: any field of GenerationConfig, `attention_mask`, and `input_ids` in place of `inputs`.
 
     Returns:
@@ -93,6 +97,7 @@ def generate(
 
     Raises:
         ArgumentError: an argument is unknown, cannot work, or contradicts another.
+        CheckpointError: the prompt cache is damaged.
         ContextLengthError: a prompt and its new tokens exceed the model's positions.
 
     Source: https://huggingface.co/docs/transformers/main_classes/text_generation
@@ -110,6 +115,7 @@ def generate(
         assistant_tokenizer=assistant_tokenizer,
         context_overflow=context_overflow,
         past_key_values=past_key_values,
+        prompt_cache=prompt_cache,
         **kwargs,
     )
     if run.config.return_dict_in_generate:
@@ -136,7 +142,7 @@ def run_all(
             feed.end()
     except RequestCancelledError:  # whoever reads the stream has left it, which is no failure of this call
         run.cancel()
-        run.fill_cache()
+        run.fill_past()
         return run, run.unfinished()
     except BaseException as error:
         run.cancel()

@@ -16,11 +16,12 @@ from loquent.decoding.arguments.surroundings import DEFAULT_NEW_TOKENS, Surround
 from loquent.decoding.recording import Recorded
 from loquent.decoding.task import Decoding, Hypothesis
 from loquent.decoding.trace import Event
-from loquent.engine import Backend, Engine, Handle
+from loquent.engine import Backend, Engine, Handle, PromptCache
 from loquent.errors import ArgumentError
 from loquent.generation.assistants import assistant_of
 from loquent.generation.binding import Bound, engine_of
 from loquent.generation.caches import Passed, check_cache, new_cache, own_cache, passed_cache, result_columns
+from loquent.generation.prompt_caching import open_prompt_cache
 from loquent.generation.prompts import INPUT_NAMES, Prompts, pad_token, read_negative_prompts, read_prompts
 from loquent.generation.replay import Attentive
 from loquent.generation.results import padded, tensor_like
@@ -59,9 +60,10 @@ class Run:
     prompts: Prompts
     configs: list[GenerationConfig]  # of each row of the inputs
     requests: list[Submitted]
-    cache: Cache | None = None  # that is to hold what they leave
+    cache: PromptCache | None = None  # of the one prompt
+    past: Cache | None = None  # that is to hold what they leave
     passed: Passed = None  # it, or the pair that has it
-    is_cache_filled: bool = False
+    is_past_filled: bool = False
 
     @property
     def config(self) -> GenerationConfig:
@@ -99,6 +101,7 @@ class Run:
                     (request, *request.handle.news(), request.handle.new_events() if request.decoding.traced else ())
                     for request in live.values()
                 ]
+            self.write_cache()
             for request, tokens, ended, error, told in news:
                 if error:
                     raise error
@@ -107,7 +110,7 @@ class Run:
                     yield from _last_events(request, tuple(tokens), tuple(told))
                 elif tokens or told:
                     yield StreamEvent(request.first, tuple(tokens), None, tuple(told))
-        self.fill_cache()
+        self.fill_past()
         tidy(self.engine)
 
     def stream(self) -> Generator[StreamEvent, None, None]:
@@ -124,17 +127,26 @@ class Run:
         next(news)  # it is inside `try` from here on, so that closing it before its first event cancels too
         return news
 
+    def write_cache(self) -> None:
+        """Write the prompt's pages to its cache, once they are there.
+
+        Raises:
+            ArgumentError: the file cannot be written.
+        """
+        if self.cache is not None:
+            self.cache.write()
+
     def results(self) -> list[Hypothesis]:
         """The hypothesis of each row of the result."""
         ranked = [request.handle.result() for request in self.requests]
         return [hypothesis for hypotheses in ranked for hypothesis in hypotheses]
 
-    def fill_cache(self) -> None:
+    def fill_past(self) -> None:
         """Let the cache, if there is one, hold all of the results but their last column; once."""
-        cache, prompts, owners = self.cache, self.prompts, self.owners
-        if cache is None or self.is_cache_filled:
+        cache, prompts, owners = self.past, self.prompts, self.owners
+        if cache is None or self.is_past_filled:
             return
-        self.is_cache_filled, results = True, self.unfinished()
+        self.is_past_filled, results = True, self.unfinished()
         new = [len(result.tokens) - self.healed[owner] for result, owner in zip(results, owners)]
         whole = padded(prompts, owners, results, self.pad, self.healed)
         columns = result_columns(whole, prompts.kept[owners], new)
@@ -183,6 +195,7 @@ def start(
     assistant_tokenizer: Any = None,
     prefix_allowed_tokens_fn: Any = None,
     context_overflow: str = "error",
+    prompt_cache: Any = None,
     default_new_tokens: int = DEFAULT_NEW_TOKENS,
     deadline: float | None = None,
     traced: bool = False,
@@ -203,7 +216,7 @@ def start(
     prompts = read_prompts(inputs, named, settings[0], model.gives_tensors)
     configs = for_each_row(settings, len(prompts.rows))
     passed = passed_cache(inputs, named)
-    cache = own_cache(passed)
+    past = own_cache(passed)
     negative = read_negative_prompts(negative_prompt_ids, negative_prompt_attention_mask, configs)
     seeds = row_seeds(seed, configs)
     engine = engine_of(model)
@@ -223,19 +236,22 @@ def start(
     requests = []
     for row, (config, row_seed) in enumerate(zip(configs, seeds)):
         assistant = assistant_of(engine, model, config, assistant_model, tokenizer, assistant_tokenizer)
-        store = None if cache is None else store_of_cache(cache, config, around)
+        store = None if past is None else store_of_cache(past, config, around)
         own = replace(around, row=row, assistant=assistant, negative_prompt=negative[row], store=store)
         for decoding in resolve(config, prompts.rows[row].tolist(), row_seed, own):
             _check_recorded(wanted, decoding)
             told = replace(decoding, recorded=wanted, traced=traced or config.output_trace)
             requests.append((row, _within(ends, told)))
     decodings = [decoding for _, decoding in requests]
-    if cache is not None:
-        _check_cache(cache, prompts, decodings)
+    if past is not None:
+        _check_past(past, prompts, decodings)
     elif any(config.return_dict_in_generate and config.use_cache for config in configs):
-        cache = passed = _cache_to_return(decodings)
+        past = passed = _cache_to_return(decodings)
     engine.refresh()
-    return _submitted(Run(engine, prompts, configs, [], cache, passed), requests)
+    run = Run(engine, prompts, configs, [], past=past, passed=passed)
+    if prompt_cache is not None:
+        run.cache = open_prompt_cache(prompt_cache, model, engine, prompts.rows, requests[0][1])
+    return _submitted(run, requests)
 
 
 def _facts(model: Bound, backend: Backend) -> Surroundings:
@@ -252,7 +268,7 @@ def _facts(model: Bound, backend: Backend) -> Surroundings:
     )
 
 
-def _check_cache(cache: Cache, prompts: Prompts, decodings: Sequence[Decoding]) -> None:
+def _check_past(cache: Cache, prompts: Prompts, decodings: Sequence[Decoding]) -> None:
     """Refuse a cache that the prompts do not begin with, or that has no room for what they become."""
     new = max(decoding.stopping.max_new_tokens - decoding.healed for decoding in decodings)
     columns = prompts.columns.shape[1] + new - 1
@@ -270,7 +286,8 @@ def _submitted(run: Run, requests: Sequence[tuple[int, Decoding]]) -> Run:
     try:
         for row, decoding in requests:
             prompt = run.prompts.rows[row]
-            handle = run.engine.submit(prompt[: len(prompt) - decoding.healed], decoding)
+            cache = None if run.requests else run.cache  # the others of the prompt share what the first reads
+            handle = run.engine.submit(prompt[: len(prompt) - decoding.healed], decoding, cache)
             run.requests.append(Submitted(handle, decoding, run.configs[row], row, run.rows, decoding.returned))
     except BaseException:
         run.cancel()

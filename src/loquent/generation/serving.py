@@ -123,7 +123,8 @@ class GenerationHandle:
         while not self.done:
             self._run.engine.step()
         results = self._run.results()
-        self._run.fill_cache()
+        self._run.fill_past()
+        self._run.write_cache()
         tidy(self._run.engine)
         return results
 
