@@ -185,8 +185,11 @@ class Engine:
         """Drop what is remembered for reuse if the weights have changed; to be called before requests are submitted."""
         with self.lock:
             self._holdings.sweep()
-            for reader in self._readers():
-                if reader.refresh(self.scheduler.idle):
+            readers = self._readers()
+            # Each backend is asked once, whatever number of readers it has: it tells of a change but once.
+            changed = {backend: backend.weights_changed() for backend in {reader.backend for reader in readers}}
+            for reader in readers:
+                if reader.refresh(changed[reader.backend], self.scheduler.idle):
                     self._holdings.forget(reader.space)
 
     def release_memory(self) -> None:

@@ -106,12 +106,12 @@ class Reader:
             share.pending.advance(share.count - share.again)
         return forward
 
-    def refresh(self, idle: bool) -> bool:
-        """Drop what is remembered for reuse if the weights have changed; while requests run, when they are done.
+    def refresh(self, changed: bool, idle: bool) -> bool:
+        """Drop what is remembered for reuse if the weights have `changed`; while requests run, when they are done.
 
         Returns whether it did so.
         """
-        self._is_stale |= self.backend.weights_changed()
+        self._is_stale |= changed
         if not (self._is_stale and idle):
             return False
         self.space.forget_all()

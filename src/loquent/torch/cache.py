@@ -163,13 +163,14 @@ class ForwardPages(Pages):
         """Give every row room for `tokens`, doubling so that appending stays cheap."""
         if tokens <= self._room:
             return
-        self._room = max(tokens, 2 * self._room)
-        space = self._new_space()
+        room, space = max(tokens, 2 * self._room), self._new_space()
         moved: list[dict[int, int]] = [{} for _ in self.store.groups]
-        self._sequences = [sequence.moved(space, self._room, moved) for sequence in self._sequences]
+        sequences = [sequence.moved(space, room, moved) for sequence in self._sequences]
+        for group, pool in enumerate(space.pools):  # first, as there may be no room for it
+            self.store.resize(group, max(pool.capacity, self.store.pages(group)))
         for group, pool in enumerate(space.pools):
             self.store.rearrange(group, pool.capacity, list(moved[group]), list(moved[group].values()))
-        self._space = space
+        self._room, self._space, self._sequences = room, space, sequences
 
 
 def forward_pages(

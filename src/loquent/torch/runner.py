@@ -128,7 +128,7 @@ class TorchBackend:
         return not (was_plain and self._was_plain)
 
     def open_store(self, page_size: int, kind: StoreKind = PLAIN) -> PageStore:
-        """A new store with no pages yet, of the model's type and on its device.
+        """A new store with no pages yet, of the model's type.
 
         Raises:
             ArgumentError: a kind of store that there is none of.

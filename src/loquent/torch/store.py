@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from loquent.cache import Coding, LayerGroup, PageGroup, StoreKind, layer_groups
-from loquent.errors import ArgumentError
+from loquent.errors import CapacityError
 from loquent.parts import Attention, Decoder
 from loquent.torch.coded_pages import CodedPages, KiviPages, check_coding
 from loquent.torch.library_pages import LibraryPages
+from loquent.torch.page_memory import DeviceMemory, FileMemory, PageMemory
 from loquent.torch.page_tensors import PageTensors
 
 # Pages are coded so many numbers at a time.
@@ -27,31 +28,40 @@ class PageStore:
     """Keys, values and, for Doge, dynamic mask values of every layer, in pages of `page_size` tokens.
 
     Layers that see the same span of tokens in the same form are a group: they share page numbers.
-    """
 
-    place = "memory"
+    Args:
+        decoder: the model's composition.
+        page_size: tokens of a page, unless it is coded.
+        dtype: the type of numbers.
+        memory: where the pages are.
+        coding: how older pages are coded; None: not at all.
+
+    Raises:
+        ArgumentError: pages cannot be coded so.
+        MissingExtraError: a library that is not installed.
+    """
 
     def __init__(
         self,
         decoder: Decoder,
         page_size: int,
         dtype: torch.dtype,
-        device: torch.device,
+        memory: PageMemory,
         coding: Coding | None = None,
     ) -> None:
         if coding is not None:
             check_coding(coding)
         self.page_size = page_size if coding is None else coding.group
-        self.dtype, self._device, self._coding = dtype, device, coding
+        self.dtype, self.place, self._device, self._coding = dtype, memory.place, memory.device, coding
         self._parts = [block.attention for block in decoder.blocks]
-        self._exact = [PageTensors(_entry_shapes(part), dtype, self.page_size, device) for part in self._parts]
+        self._exact = [PageTensors(_entry_shapes(part), dtype, self.page_size, memory) for part in self._parts]
         self._layers = layer_groups([part.window for part in self._parts], coding)
         self.exact_group, self.coded_group = _places(self._layers)
         """For each layer the group of its exact pages, and that of its coded ones, if it has some."""
         self._coded: dict[int, CodedPages] = {}
         if coding is not None:
             make = KiviPages if coding.library is None else LibraryPages
-            self._coded = {layer: make(self._parts[layer], coding, dtype, device) for layer in self.coded_group}
+            self._coded = {layer: make(self._parts[layer], coding, dtype, memory) for layer in self.coded_group}
         self.groups = [self._describe(index) for index in range(len(self._layers))]
         self._pages = [0] * len(self.groups)
 
@@ -78,22 +88,37 @@ class PageStore:
         return self._pages[group]
 
     def resize(self, group: int, pages: int) -> None:
-        """Grow or shrink a group to `pages`; pages below the smaller of both counts keep their content."""
-        if pages != self._pages[group]:
+        """Grow or shrink a group to `pages`; pages below the smaller of both counts keep their content.
+
+        Raises:
+            CapacityError: there is no room; nothing has changed.
+        """
+        before = self._pages[group]
+        if pages == before:
+            return
+        try:
             for held in self._held(group):
                 held.resize(pages)
-            self._pages[group] = pages
+        except CapacityError:
+            for held in self._held(group):
+                held.resize(before)
+            raise
+        self._pages[group] = pages
 
     def rearrange(self, group: int, pages: int, sources: Sequence[int], targets: Sequence[int]) -> None:
-        """Have `pages` pages, of which each of `targets` holds what its page of `sources` did; the rest are zeros."""
-        source, target = self._numbers(sources), self._numbers(targets)
-        for held in self._held(group):  # one layer at a time, so that the old pages are freed at once
+        """Have `pages` pages, of which each of `targets` holds what its page of `sources` did; the rest are zeros.
+
+        Raises:
+            CapacityError: there is no room; nothing has changed.
+        """
+        self.resize(group, max(pages, self._pages[group]))
+        source, target, every = self._numbers(sources), self._numbers(targets), self._numbers(range(self._pages[group]))
+        for held in self._held(group):
             content = held.read(source) if len(sources) else None
-            held.resize(0)
-            held.resize(pages)
+            held.clear(every)
             if content is not None:
                 held.write(target, content)
-        self._pages[group] = pages
+        self.resize(group, pages)
 
     def copy(self, group: int, sources: Sequence[int], targets: Sequence[int]) -> None:
         """Copy whole pages, all layers and planes of the group; no page is both a source and a target."""
@@ -158,14 +183,14 @@ class PageStore:
 def open_store(
     decoder: Decoder, page_size: int, kind: StoreKind, dtype: torch.dtype, device: torch.device
 ) -> PageStore:
-    """A new store of a kind, with no pages yet; a coded one has pages of `kind.coding.group` tokens.
+    """A new store of a kind, with no pages yet, for a model of this type on this device.
 
     Raises:
         ArgumentError: a kind of store that there is none of.
+        MissingExtraError: a library that is not installed.
     """
-    if kind.offloaded:
-        raise ArgumentError(f"{kind} cannot be had yet. Use one that is not offloaded.")
-    return PageStore(decoder, page_size, dtype, device, kind.coding)
+    memory = FileMemory(kind.folder) if kind.offloaded else DeviceMemory(device)
+    return PageStore(decoder, page_size, dtype, memory, kind.coding)
 
 
 def _places(groups: Sequence[LayerGroup]) -> tuple[dict[int, int], dict[int, int]]:
