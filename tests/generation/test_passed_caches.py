@@ -37,6 +37,15 @@ WAYS: dict[str, dict[str, Any]] = {
     "dola": {"dola_layers": [1], "repetition_penalty": 1.2},
 }
 COUNT = {"max_new_tokens": 9}
+CODING = {"nbits": 2, "q_group_size": 16, "residual_length": 5}
+KINDS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "offloaded": (loquent.OffloadedCache, {"cache_implementation": "offloaded"}),
+    "quantized": (
+        lambda: loquent.QuantizedCache(**CODING),
+        {"cache_implementation": "quantized", "cache_config": CODING},
+    ),
+    "static": (lambda: StaticCache(max_cache_len=96), {}),
+}
 
 
 @pytest.fixture
@@ -97,6 +106,34 @@ def test_every_family_continues_a_padded_batch(name: str) -> None:
         mask = torch.cat([mask, torch.ones(3, 9, dtype=torch.long)], 1)
         ids = result
         assert (cache.columns.ids == np.where(mask, ids, PADDING)[:, :-1]).all()
+
+
+@pytest.mark.parametrize("way", ["greedy", "beams"])
+@pytest.mark.parametrize("kind", ["offloaded", "quantized", "static"])
+@pytest.mark.parametrize("name", ["llama", "gpt_neo", "doge"])
+def test_caches_of_every_kind_continue_a_chat(name: str, kind: str, way: str) -> None:
+    def fresh() -> Any:
+        model = copy.deepcopy(tiny(name))
+        if kind == "quantized":
+            model.head.register_forward_hook(lambda *_: None)  # so that torch runs it
+        return model
+
+    model = fresh()
+    make, alike = KINDS[kind]
+    cache, text = make(), torch.zeros(1, 0, dtype=torch.long)
+    for turn in TURNS:
+        text = torch.cat([text, torch.tensor([turn])], 1)
+        expected = fresh().generate(text, **COUNT, **WAYS[way], **alike)
+        text = model.generate(text, **COUNT, **WAYS[way], past_key_values=cache)
+        assert torch.equal(text, expected)
+        assert cache.get_seq_length() == text.shape[1] - 1
+    with torch.no_grad():
+        logits = model(text[:, -1:], past_key_values=cache).logits
+        again = model(text, past_key_values=make()).logits[:, -1:]
+    torch.testing.assert_close(logits, again, atol=5e-5, rtol=1e-3)
+    output = model.generate(text, **COUNT, **alike, return_dict_in_generate=True)
+    assert output.past_key_values.kind == make().kind
+    assert type(output.past_key_values) is (DynamicCache if kind == "static" else make().__class__)
 
 
 def test_the_next_turn_reads_little(model: Any, read: list[int]) -> None:

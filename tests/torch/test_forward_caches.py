@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import ALL, VOCABULARY, distinct_ids, pair, tiny
 
-from loquent import DynamicCache, EncoderDecoderCache, SlidingWindowCache, StaticCache
+from loquent import (
+    Cache,
+    DynamicCache,
+    EncoderDecoderCache,
+    OffloadedCache,
+    QuantizedCache,
+    SlidingWindowCache,
+    StaticCache,
+)
 from loquent.cache.faces import PADDING, UNKNOWN
 from loquent.errors import ArgumentError
 
@@ -72,11 +81,20 @@ def test_a_loop_does_what_it_does_with_the_cache_of_transformers(name: str) -> N
         torch.testing.assert_close(values, other.layers[layer].values, **CLOSE)
 
 
-class Model:
-    """A cache as lists of tokens, which are read again from the beginning."""
+KINDS: dict[str, Callable[[], Cache]] = {
+    "dynamic": DynamicCache,
+    "static": StaticCache,
+    "sliding": SlidingWindowCache,
+    "offloaded": OffloadedCache,
+    "quantized": lambda: QuantizedCache(nbits=4, q_group_size=16, residual_length=7),
+}
 
-    def __init__(self, name: str) -> None:
-        self.model, self.rows = MODELS[name], np.zeros((0, 0), np.int64)
+
+class Model:
+    """A cache as lists of tokens, which are read again from the beginning, each row by itself into a new cache."""
+
+    def __init__(self, name: str, kind: str) -> None:
+        self.model, self.make, self.rows = MODELS[name], KINDS[kind], np.zeros((0, 0), np.int64)
 
     def logits(self, new: np.ndarray) -> list[torch.Tensor]:
         """Of each row, those of its new tokens; `new` are columns with PADDING."""
@@ -86,16 +104,18 @@ class Model:
         found = []
         for row, added in zip(self.rows, new):
             tokens, count = row[row != PADDING], int((added != PADDING).sum())
-            with torch.no_grad():
-                found.append(self.model(torch.from_numpy(tokens)[None]).logits[0, len(tokens) - count :])
+            logits = read(
+                self.model, None if self.make is DynamicCache else self.make(), torch.from_numpy(tokens)[None]
+            )
+            found.append(logits[0, len(tokens) - count :])
         return found
 
 
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_any_operations_in_any_order(data: st.DataObject) -> None:
-    name = data.draw(st.sampled_from(ALL))
-    expected, cache = Model(name), data.draw(st.sampled_from([DynamicCache, StaticCache, SlidingWindowCache]))()
+    name, kind = data.draw(st.sampled_from(ALL)), data.draw(st.sampled_from(sorted(KINDS)))
+    expected, cache = Model(name, kind), KINDS[kind]()
     rows = data.draw(st.integers(1, 3))
     for _ in range(data.draw(st.integers(1, 7))):
         width = data.draw(st.sampled_from([1, 1, 1, 3, 17, 40]))

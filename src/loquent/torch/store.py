@@ -112,6 +112,8 @@ class PageStore:
             CapacityError: there is no room; nothing has changed.
         """
         self.resize(group, max(pages, self._pages[group]))
+        if not self._pages[group]:
+            return
         source, target, every = self._numbers(sources), self._numbers(targets), self._numbers(range(self._pages[group]))
         for held in self._held(group):
             content = held.read(source) if len(sources) else None
