@@ -137,8 +137,10 @@ def test_any_operations_in_any_order(data: st.DataObject) -> None:
             torch.from_numpy(np.where(new == PADDING, 0, new)),
             attention_mask=torch.from_numpy((whole != PADDING).astype(np.int64)),
         )
+        # Keys that differ by rounding may have another code: more than rounding, less than a form that is not seen.
+        near = {"atol": 5e-3, "rtol": 5e-3} if kind == "quantized" else CLOSE
         for row, wanted in enumerate(expected.logits(new)):
-            torch.testing.assert_close(logits[row, new[row] != PADDING], wanted, **CLOSE)
+            torch.testing.assert_close(logits[row, new[row] != PADDING], wanted, **near)
         assert (cache.columns.ids == expected.rows).all()
         change = data.draw(st.sampled_from(["nothing", "nothing", "crop", "reorder", "repeat", "copy", "lost"]))
         if change == "crop":
