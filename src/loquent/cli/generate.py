@@ -33,9 +33,9 @@ cat story.txt | loquent generate --max-new-tokens 50 --stop "The end"
 
 loquent generate --num-beams 4 --greedy --show beams --html beams.html -n 20 "Once upon a time"
 
-loquent generate --prompt-cache rules.cache "$(cat rules.txt)" -n 200
-
 loquent generate --kv-bits 4 --kv-memory 1GiB --model openai-community/gpt2 "The sea was"
+
+loquent generate --prompt-cache rules.cache "$(cat rules.txt)" -n 200
 
 loquent generate --choice yes --choice no "Is the sea blue? Answer:"
 
