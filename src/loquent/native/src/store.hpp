@@ -9,9 +9,9 @@
 // Kinds: float32, bfloat16, and int8 with a float32 scale per slot and head for keys and for values.
 //
 // Coded pages hold the same in 1, 2, 4 or 8 bits a number (KIVI, 2402.02750). A group of numbers has float16 numbers m
-// and s, and a number is m + s * its code: of 4 and 8 bits, codes reach
-// from the smallest number of a group to its largest; of 1 and 2, they are the centres of equal cells. Keys are grouped by channel, over the page; values by token, `page_size`
-// channels at a time of all heads' channels side by side, so that a group may span heads.
+// and s, and a number is m + s * its code: of 4 and 8 bits, codes reach from the smallest number of a group to its
+// largest; of 1 and 2, they are the centres of equal cells. Keys are grouped by channel, over the page; values by
+// token, `page_size` channels at a time of all heads' channels side by side, so that a group may span heads.
 //   keys          [head_dim][slots] codes
 //   values        [slots][head_dim] codes; where head_dim is no multiple of 16, of all heads side by side instead,
 //                 [slots][kv_heads * head_dim rounded up to 16]
