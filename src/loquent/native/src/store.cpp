@@ -165,7 +165,8 @@ void PageMemory::read_ahead(int64_t layer, const std::vector<int64_t>& used) con
     const LayerView& view = views_[layer];
     const int64_t end = view.mask.offset + layers_[layer].kv_heads * view.mask.head_bytes;
     for (size_t chunk = 0; chunk < chunks_.size(); ++chunk)
-        if (2 * used[chunk] >= int64_t{1} << shift_) loquent::read_ahead(chunks_[chunk] + view.keys.offset, end - view.keys.offset);
+        if (2 * used[chunk] >= int64_t{1} << shift_)
+            loquent::read_ahead(chunks_[chunk] + view.keys.offset, end - view.keys.offset);
 }
 
 LayerView PageMemory::view(int64_t layer) const {
