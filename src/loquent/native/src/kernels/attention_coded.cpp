@@ -51,6 +51,7 @@ public:
         const int64_t last = task_.start + rows_.token(task_.count - 1);
         const int64_t coded = first_exact(task_.residual, task_.page_size, last);
         const int64_t low = larger(rows_.low[0], begin), high = smaller(coded, end);
+        if (low >= high) return;
         for (int64_t base = low / kBlock * kBlock; base < high; base += kBlock)
             visit_block(base, larger(low, base), smaller(high, base + kBlock), high);
     }
