@@ -1,0 +1,165 @@
+"""What benchmarks/kv.py is made of: its figures, its texts, its processes and its tables."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def on_the_path() -> Iterator[None]:
+    """The folder of the benchmarks is none of the package: it is imported from where it lies."""
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    yield
+    sys.path.remove(str(ROOT / "benchmarks"))
+    for name in [name for name in sys.modules if name.split(".")[0] in ("cpu", "kv")]:
+        del sys.modules[name]
+
+
+def test_bytes_of_a_coded_token_are_codes_and_a_level_and_a_step_for_each_group() -> None:
+    from kv.stores import Shape
+
+    # 40 numbers: groups of 32 and 8; keys share theirs with 31 other tokens
+    assert Shape(3, 4, 10).coded(2, group=32) == 3 * ((40 / 4 + 40 * 4 / 32) + (40 / 4 + 2 * 4))
+    assert Shape(1, 4, 64).coded(2, group=64) * 8 / (2 * 256) == 2.5  # bits a number
+    assert Shape(1, 4, 16, masked=True).coded(8, group=16) == 2 * (64 + 64 * 4 / 16) + 4 * 4
+
+
+def test_bytes_of_an_exact_token_are_those_of_its_vectors() -> None:
+    from kv.stores import Shape
+
+    assert Shape(2, 4, 64).exact("float32") == 2 * 2 * 256 * 4
+    assert Shape(2, 4, 64).exact("bfloat16") == 2 * 2 * 256 * 2
+    assert Shape(2, 4, 64).exact("int8") == 2 * 2 * (256 + 4 * 4)
+    assert Shape(1, 4, 8, masked=True).exact("float32") == 4 * (8 + 16) * 4 + 4 * 4  # values fill whole vectors
+
+
+@given(
+    length=st.integers(1, 700),
+    group=st.sampled_from([16, 32, 64]),
+    residual=st.integers(1, 100),
+    window=st.none() | st.integers(1, 200),
+)
+def test_expected_pages_are_those_that_the_last_query_sees(
+    length: int, group: int, residual: int, window: int | None
+) -> None:
+    """By looking at each position: in which form does the last of `length` tokens see it, and which pages are that?"""
+    from kv.stores import Shape, coded, expected_bytes
+
+    shape, store = Shape(1, 1, 16, window=window), coded(4, group, residual)
+    query = length - 1
+    border = max(0, query + 1 - residual) // group
+    seen = [place for place in range(length) if window is None or place > query - window]
+    exact = {place // group for place in seen if place // group >= border}
+    far = {place // group for place in seen if place // group < border}
+    if window is not None and window <= residual:
+        assert not far or min(far) >= min(exact) - 1
+        return  # such layers keep no codes
+    assert expected_bytes(store, shape, length) == round(
+        len(exact) * group * shape.exact("float32") + len(far) * group * shape.coded(4, group)
+    )
+
+
+def test_beginnings_are_those_of_tales_that_are_long_enough() -> None:
+    from kv.texts import beginnings
+
+    def letters(text: str, **options: Any) -> dict[str, Any]:
+        return {"input_ids": list(map(ord, text)), "offset_mapping": [(at, at + 1) for at in range(len(text))]}
+
+    assert beginnings(["abcde", "abc", "fghij", "klmno"], letters, 3, 2) == ["abc", "fgh"]
+
+
+def test_memory_of_its_own_and_of_files_are_told_apart(tmp_path: Path) -> None:
+    from kv.resident import resident
+
+    size = 32 << 20
+    before = resident()
+    own = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    own.write(b"x" * size)
+    with tempfile.TemporaryFile(dir=tmp_path) as file:
+        file.truncate(size)
+        mapped = mmap.mmap(file.fileno(), size)
+        for page in range(0, size, mmap.PAGESIZE):
+            mapped[page] = 1
+        after = resident()
+        mapped.close()
+    own.close()
+    assert after.own - before.own == pytest.approx(size, rel=0.1)
+    assert after.mapped - before.mapped == pytest.approx(size, rel=0.1)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of the benchmark's kind in no time."""
+    import torch
+
+    from cpu.checkpoints import write_tokenizer
+    from loquent import LlamaConfig, LlamaForCausalLM
+
+    folder = tmp_path_factory.mktemp("kv") / "small"
+    torch.manual_seed(0)
+    config = LlamaConfig(600, 64, 64, 2, 4, num_key_value_heads=2, max_position_embeddings=1024, head_dim=16)
+    config.bos_token_id = config.eos_token_id = None
+    LlamaForCausalLM(config).save_pretrained(folder)
+    write_tokenizer(600, folder)
+    return folder
+
+
+def test_both_libraries_make_the_same_of_a_text(small: Path) -> None:
+    from kv.ours import Ours
+    from kv.peer import Peer
+
+    text = "It was a bright cold day in April, and the clocks were striking thirteen."
+    ours, theirs = Ours(str(small), "float32", None), Peer(str(small), 1)
+    assert theirs.perplexity([text, text], {}) == pytest.approx([2 * x for x in ours.perplexity([text], {})], rel=1e-4)
+
+
+def test_a_process_answers_and_says_what_it_refuses(small: Path, tmp_path: Path) -> None:
+    from cpu.engines import Places
+    from cpu.processes import Child
+
+    places = Places(tmp_path, tmp_path)
+    serving = [sys.executable, "-m", "kv.serve", "loquent", str(small), "float32", "-", "1"]
+    child = Child(serving, places.environment(1))
+    try:
+        assert child.ready().startswith("Loquent ")
+        rows = [list(range(5, 55))]
+        speed = child.ask(task="decode", arguments={"rows": rows, "new": 8, "options": {}})["found"]
+        assert speed > 0
+        failed = child.ask(task="decode", arguments={"rows": rows, "new": 8, "options": {"temprature": 1}})["failed"]
+        assert "temprature" in failed
+        assert child.ask(task="resident", arguments={})["found"]["own"] > 0
+    finally:
+        child.close()
+
+
+def test_tables_compare_with_the_plain_store_of_the_same_library() -> None:
+    from rich.console import Console
+
+    from kv.stores import PERPLEXITY, PLAIN, THEIR_PLAIN, coded, theirs
+    from kv.tables import Reader, Results, perplexity_table, speed_table
+
+    results = Results()
+    for store, perplexity in ((PLAIN, 10.0), (coded(2), 11.0), (THEIR_PLAIN, 20.0), (theirs(2, "quanto"), 30.0)):
+        assert store.name in [other.name for other in PERPLEXITY]
+        results.perplexity["tales", store.name] = {"perplexity": perplexity, "further": 8.0, "whole": 9.5}
+    results.speed[PLAIN.name, 512] = [90.0, 100.0, 110.0]
+    results.speed[coded(2, group=64).name, 512] = [50.0]
+    console = Console(width=150, file=open(os.devnull, "w"), record=True)  # noqa: SIM115
+    console.print(perplexity_table(results, [Reader("tales", Path(), 512, None, 4, True)]))
+    console.print(speed_table(results))
+    lines = {line.split("│")[1].strip(): line for line in console.export_text().splitlines() if "│" in line}
+    assert "+10.00%" in lines[coded(2).name]
+    assert "+50.00%" in lines[theirs(2, "quanto").name]
+    assert "0.50x" in lines[coded(2, group=64).name]
