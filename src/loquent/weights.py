@@ -22,6 +22,8 @@ from loquent.parts import (
 
 Shapes = dict[str, tuple[int, ...]]
 
+_SAMPLED_ROWS = 16
+
 
 def decoder_weights(decoder: Decoder) -> Shapes:
     """Every tensor of the decoder without its head, by canonical name, in the order of computation."""
@@ -40,6 +42,11 @@ def head_weights(decoder: Decoder) -> Shapes:
     if decoder.head.bias:
         shapes["head.bias"] = (decoder.vocabulary,)
     return shapes
+
+
+def sampled_rows(rows: int) -> list[int]:
+    """The rows of a matrix by which it is told from another: a few all over it, the first and the last among them."""
+    return sorted({index * (rows - 1) // (_SAMPLED_ROWS - 1) for index in range(_SAMPLED_ROWS)})
 
 
 def multiplications(decoder: Decoder) -> int:

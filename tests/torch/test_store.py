@@ -15,7 +15,7 @@ def filled(pages: int, dtype: torch.dtype = torch.float32) -> PageStore:
     """A Doge's store whose slots hold their own numbers."""
     store = PageStore(tiny("doge").decoder, 4, dtype, torch.device("cpu"))
     store.resize(0, pages)
-    for layer, planes in enumerate(store.planes):
+    for layer, planes in enumerate(store.planes(layer) for layer in range(2)):
         for number, plane in enumerate(planes):
             slots = torch.arange(pages * 4.0).view(-1, *[1] * (plane.dim() - 1))
             plane.copy_(slots + 1000 * layer + 10_000 * number)
@@ -26,15 +26,15 @@ def content(store: PageStore, page: int) -> list[float]:
     """The first number of each slot of a page, in every plane of every layer."""
     return [
         float(p[slot].flatten()[-1])
-        for planes in store.planes
-        for p in planes
+        for layer in range(2)
+        for p in store.planes(layer)
         for slot in range(page * 4, page * 4 + 4)
     ]
 
 
 def test_planes_of_doge_hold_keys_values_and_mask_values() -> None:
     store = filled(3)
-    assert [tuple(plane.shape) for plane in store.planes[0]] == [(12, 2, 8), (12, 2, 8), (12, 2)]
+    assert [tuple(plane.shape) for plane in store.planes(0)] == [(12, 2, 8), (12, 2, 8), (12, 2)]
     assert store.groups[0].bytes_per_page == 4 * 2 * (2 * 2 * 8 + 2) * 4
     assert store.pages(0) == 3
 
@@ -74,12 +74,12 @@ def test_writing_without_gradients_leaves_plain_tensors() -> None:
     entries = [torch.ones(3, 2, 8, requires_grad=True) * 2, torch.ones(3, 2, 8), torch.ones(3, 2)]
     store.write(1, torch.tensor([5, 0, 2]), entries)
     store.write(0, slice(1, 4), entries)
-    assert not store.planes[1][0].requires_grad
-    assert store.planes[1][0][[5, 0, 2]].unique().tolist() == [2.0]
-    assert store.planes[0][2][1:4].unique().tolist() == [1.0]
+    assert not store.planes(1)[0].requires_grad
+    assert store.planes(1)[0][[5, 0, 2]].unique().tolist() == [2.0]
+    assert store.planes(0)[2][1:4].unique().tolist() == [1.0]
     with torch.inference_mode():
         store.resize(0, 3)
-    assert not store.planes[0][0].is_inference()
+    assert not store.planes(0)[0].is_inference()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -107,13 +107,13 @@ def test_cleared_pages_are_zeros() -> None:
 def test_layers_with_a_window_have_pages_of_their_own() -> None:
     store = PageStore(tiny("gpt_neo", num_layers=4, attention_types=[[["global", "local"], 2]]).decoder, 4, *FLOATS)
     assert [(group.window, group.residual) for group in store.groups] == [(None, None), (5, None)]
-    assert [store.group_of[layer] for layer in range(4)] == [0, 1, 0, 1]
+    assert [store.exact_group[layer] for layer in range(4)] == [0, 1, 0, 1]
     store.resize(0, 3)
     store.resize(1, 2)
     assert [store.pages(group) for group in range(2)] == [3, 2]
-    assert [len(planes[0]) for planes in store.planes] == [12, 8, 12, 8]
-    for planes in store.planes:
+    assert [len(planes[0]) for planes in map(store.planes, range(4))] == [12, 8, 12, 8]
+    for planes in map(store.planes, range(4)):
         planes[0].fill_(1.0)
     store.clear(1, [0])
-    assert [float(planes[0][0].sum()) for planes in store.planes] == [32.0, 0.0, 32.0, 0.0]
+    assert [float(planes[0][0].sum()) for planes in map(store.planes, range(4))] == [32.0, 0.0, 32.0, 0.0]
     assert store.format != filled(1).format

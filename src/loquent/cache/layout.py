@@ -73,7 +73,8 @@ def layer_groups(windows: Sequence[int | None], coding: Coding | None = None) ->
 
     Args:
         windows: how many tokens a query of each layer sees, itself included; None: all.
-        coding: of a coded store. Layers whose window is within the residual are never seen coded.
+        coding: of a coded store. Layers whose window is within the residual are never seen coded. What the others
+            see exactly is kept for one token longer: a page is coded when the first query sees it coded.
     """
     residual = None if coding is None else coding.residual
     exact: dict[int | None, list[int]] = {}
@@ -82,7 +83,7 @@ def layer_groups(windows: Sequence[int | None], coding: Coding | None = None) ->
         if residual is None or (window is not None and window <= residual):
             exact.setdefault(window, []).append(layer)
         else:
-            exact.setdefault(residual, []).append(layer)
+            exact.setdefault(residual + 1, []).append(layer)
             coded.setdefault(window, []).append(layer)
     return [
         *(LayerGroup(tuple(layers), window, None) for window, layers in exact.items()),

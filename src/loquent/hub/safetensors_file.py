@@ -38,13 +38,17 @@ class SafetensorsFile(Mapping[str, TensorView]):
 
     Opening reads and checks the header alone; the file is mapped when a tensor's bytes are asked for.
 
+    Args:
+        path: the file.
+        max_header: the most bytes that its header may have.
+
     Raises:
         CheckpointError: the file is truncated, damaged, or lies about its sizes.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, max_header: int = _MAX_HEADER) -> None:
         self.path = path
-        self.entries, self.metadata = _read_header(path)
+        self.entries, self.metadata = _read_header(path, max_header)
         self._map: mmap.mmap | None = None
 
     def __getitem__(self, name: str) -> TensorView:
@@ -77,14 +81,14 @@ def map_file(path: Path) -> mmap.mmap:
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
 
 
-def _read_header(path: Path) -> tuple[dict[str, Entry], dict[str, str]]:
+def _read_header(path: Path, longest: int) -> tuple[dict[str, Entry], dict[str, str]]:
     size = os.path.getsize(path)
     with path.open("rb") as file:
         length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
         if size < _LENGTH_BYTES or length > size - _LENGTH_BYTES:
             raise _damaged(path, f"its header claims {length:,} bytes, but the file has {size:,}; it may be truncated")
-        if length > _MAX_HEADER:
-            raise _damaged(path, f"its header claims {length:,} bytes, more than the format allows")
+        if length > longest:
+            raise _damaged(path, f"its header claims {length:,} bytes, more than the {longest:,} that are allowed")
         text = file.read(length)
     try:
         header = json.loads(text, object_pairs_hook=_without_duplicates)

@@ -43,6 +43,8 @@ class Matrix:
 class Norm:
     def __init__(self, weight: NDArray[np.float32], bias: NDArray[np.float32] | None, epsilon: float) -> None: ...
 
+class DiskFullError(Exception): ...
+
 @final
 class Store:
     def __init__(
@@ -51,6 +53,7 @@ class Store:
         page_size: int,
         kind: str,
         groups: Sequence[tuple[Sequence[int], int]],
+        file: int | None = None,
     ) -> None: ...
     def bytes_per_page(self, group: int) -> int: ...
     def pages(self, group: int) -> int: ...

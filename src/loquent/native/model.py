@@ -19,7 +19,7 @@ from loquent.errors import ArgumentError, NativeError
 from loquent.native.backend import KEY_VALUE_KINDS, NativeBackend
 from loquent.native.checkpoint import is_matrix
 from loquent.native.weights import Weights
-from loquent.weights import Shapes
+from loquent.weights import Shapes, sampled_rows
 
 if TYPE_CHECKING:
     from loquent.config import GenerationConfig, PretrainedConfig
@@ -169,6 +169,16 @@ class NativeModel:
     def backend_key(self) -> Hashable:
         """What a backend is made for."""
         return "native", self.key_values
+
+    def sampled_weights(self) -> Iterator[tuple[str, str, NDArray[np.float32]]]:
+        """Each weight's canonical name, its type, and some of its rows, by which the model is told from another."""
+        for name, shape in self._shapes.items():
+            if is_matrix(name, shape):
+                matrix = self._weights.matrix(name)
+                yield name, matrix.kind, np.stack([matrix.row(index) for index in sampled_rows(shape[0])])
+            else:
+                numbers = self._weights.vector(name).reshape(shape)
+                yield name, "float32", numbers[sampled_rows(shape[0])] if len(shape) == 2 else numbers
 
     def describe_backend(self) -> str:
         """What `generate` runs on, such as "native (avx512, int8, 2 threads)"."""

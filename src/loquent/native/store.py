@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from contextlib import nullcontext
+from typing import IO, TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from loquent.cache import PageGroup, StoreKind, layer_groups
-from loquent.errors import ArgumentError
+from loquent.errors import ArgumentError, CapacityError
 from loquent.native.extension import core
 
 if TYPE_CHECKING:
@@ -32,25 +34,27 @@ class NativeStore:
         layers: the model's.
         page_size: tokens of a page.
         key_values: the type of keys and values, one of `backend.KEY_VALUE_KINDS`.
-        kind: how they are kept.
+        kind: how they are kept; offloaded ones in a file without a name, whose blocks are reserved as pages are added.
 
     Raises:
-        ArgumentError: a kind that there is not.
+        ArgumentError: a kind that there is not, or a folder that no file can be made in.
     """
 
-    place = "memory"
-
     def __init__(self, layers: Sequence[LayerShape], page_size: int, key_values: str, kind: StoreKind) -> None:
-        if kind.coding is not None or kind.offloaded:
-            raise ArgumentError("The native core has plain stores only.")
+        if kind.coding is not None:
+            raise ArgumentError("The native core has exact stores only.")
         parts = layer_groups([layer.window for layer in layers])
         self.page_size = page_size
-        self.memory: _core.Store = core().Store(
-            [(layer.kv_heads, layer.head_dim, layer.masked) for layer in layers],
-            page_size,
-            key_values,
-            [(part.layers, part.window or 0) for part in parts],
-        )
+        self.place = "file" if kind.offloaded else "memory"
+        self._folder = kind.folder
+        with _unnamed_file(kind.folder) if kind.offloaded else nullcontext() as file:
+            self.memory: _core.Store = core().Store(
+                [(layer.kv_heads, layer.head_dim, layer.masked) for layer in layers],
+                page_size,
+                key_values,
+                [(part.layers, part.window or 0) for part in parts],
+                None if file is None else file.fileno(),
+            )
         self.groups = tuple(
             PageGroup(self.memory.bytes_per_page(index), part.window) for index, part in enumerate(parts)
         )
@@ -61,8 +65,19 @@ class NativeStore:
         return self.memory.pages(group)
 
     def resize(self, group: int, pages: int) -> None:
-        """Grow or shrink a group; pages below the smaller of both counts keep their content, new ones are zeros."""
-        self.memory.resize(group, pages)
+        """Grow or shrink a group; pages below the smaller of both counts keep their content, new ones are zeros.
+
+        Raises:
+            CapacityError: the disk of the store's file has no room for them.
+        """
+        try:
+            self.memory.resize(group, pages)
+        except core().DiskFullError as error:
+            folder = tempfile.gettempdir() if self._folder is None else self._folder
+            raise CapacityError(
+                f"offload_folder={folder!r} has {error}. Free some, name a folder on a larger disk, or ask for a "
+                "shorter context."
+            ) from None
 
     def clear(self, group: int, pages: Sequence[int]) -> None:
         """Fill whole pages with zeros.
@@ -97,3 +112,14 @@ class NativeStore:
             ValueError: content of another shape.
         """
         self.memory.write_pages(group, pages, content)
+
+
+def _unnamed_file(folder: str | None) -> IO[bytes]:
+    """A new file that nobody else can open, and that is gone with the last process that has it."""
+    try:
+        return tempfile.TemporaryFile(buffering=0, dir=folder)
+    except OSError as error:
+        raise ArgumentError(
+            f"offload_folder={folder!r} cannot hold keys and values ({error.strerror}). Name a folder that is there "
+            "and can be written to."
+        ) from error

@@ -1,17 +1,19 @@
 """Scaled dot-product attention over a group of sequences, in the cheapest form that its mask allows; has no weights.
 
-Queries are (count, new, heads, head_dim), keys and values (count, size, kv_heads, head_dim), where query head h reads
-key-value head `h // (heads // kv_heads)`.
+Queries are (count, new, heads, head_dim), keys and values (count, size, kv_heads, head_dim) in one piece or several,
+where query head h reads key-value head `h // (heads // kv_heads)`.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from loquent import parts
-from loquent.torch.groups import Keys
+from loquent.torch.keys import Block, JoinedKeys, Keys
 
 # A block of queries whose scores would have more elements than this is attended in parts, unless gradients are wanted.
 _SCORE_ELEMENTS = 1 << 24
@@ -20,11 +22,11 @@ _SCORE_ELEMENTS = 1 << 24
 def attend(
     part: parts.Attention,
     queries: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    where: Keys,
+    keys: Sequence[Tensor],
+    values: Sequence[Tensor],
+    where: Keys | JoinedKeys,
     *,
-    mask_values: Tensor | None = None,
+    mask_values: Sequence[Tensor] | None = None,
     dropout: float = 0.0,
 ) -> Tensor:
     """What each query reads, (count, new, heads, head_dim).
@@ -32,42 +34,44 @@ def attend(
     `mask_values` (count, size, kv_heads) are those of Doge's dynamic mask.
     """
     if mask_values is None and where.causal:
-        return _attention(part, queries, keys, values, None, is_causal=queries.shape[1] > 1, dropout=dropout)
-    blocks = [
+        return _attention(part, queries, keys[0], values[0], None, is_causal=queries.shape[1] > 1, dropout=dropout)
+    rows = max(1, _SCORE_ELEMENTS // (len(queries) * part.heads * where.size))
+    blocks = [where.whole] if torch.is_grad_enabled() else where.blocks(rows)
+    pieces = [
         _attention(
             part,
-            queries[:, start:stop],
-            keys[:, low:high],
-            values[:, low:high],
-            _bias(part, where, start, stop, low, high, mask_values, queries.dtype),
+            queries[:, block.start : block.stop],
+            block.cut(keys),
+            block.cut(values),
+            _bias(part, block, mask_values, queries.dtype),
             is_causal=False,
             dropout=dropout,
         )
-        for start, stop, low, high in _blocks(part, queries, where)
+        for block in blocks
     ]
-    return blocks[0] if len(blocks) == 1 else torch.cat(blocks, 1)
+    return pieces[0] if len(pieces) == 1 else torch.cat(pieces, 1)
 
 
 def attend_with_weights(
     part: parts.Attention,
     queries: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    where: Keys,
+    keys: Sequence[Tensor],
+    values: Sequence[Tensor],
+    where: Keys | JoinedKeys,
     *,
-    mask_values: Tensor | None = None,
+    mask_values: Sequence[Tensor] | None = None,
     dropout: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
-    """`attend`, and the attention weights (count, heads, new, size)."""
-    repeats = part.heads // part.kv_heads
-    keys, values = (t.repeat_interleave(repeats, 2).transpose(1, 2) for t in (keys, values))
-    scores = torch.matmul(queries.transpose(1, 2), keys.transpose(2, 3)).float() * part.scale
-    bias = _bias(part, where, 0, queries.shape[1], 0, keys.shape[2], mask_values, queries.dtype)
+    """`attend`, and the attention weights (count, heads, new, positions), of the positions from `where.first` on."""
+    block, repeats = where.whole, part.heads // part.kv_heads
+    read, meant = (block.cut(t).repeat_interleave(repeats, 2).transpose(1, 2) for t in (keys, values))
+    scores = torch.matmul(queries.transpose(1, 2), read.transpose(2, 3)).float() * part.scale
+    bias = _bias(part, block, mask_values, queries.dtype)
     if bias is not None:
         bias = bias if bias.shape[1] == 1 else bias.repeat_interleave(repeats, 1)
     weights = (scores if bias is None else scores + bias).softmax(-1).to(queries.dtype)
     weights = F.dropout(weights, dropout)
-    return torch.matmul(weights, values).transpose(1, 2), weights
+    return torch.matmul(weights, meant).transpose(1, 2), where.by_position(weights)
 
 
 def select_keys(values: Tensor, visible: Tensor | None, keep: int) -> Tensor | None:
@@ -100,38 +104,14 @@ def _rounded(values: Tensor) -> Tensor:
     return ((values.view(torch.int32) + 0x80) & ~0xFF).view(torch.float32)
 
 
-def _blocks(part: parts.Attention, queries: Tensor, where: Keys) -> list[tuple[int, int, int, int]]:
-    """Ranges of queries and of the keys that some of them see: (start, stop, low, high)."""
-    count, new = queries.shape[:2]
-    rows = max(1, _SCORE_ELEMENTS // (count * part.heads * where.size))
-    if torch.is_grad_enabled() or rows >= new or len(set(zip(where.group.pasts, where.first))) > 1:
-        return [(0, new, 0, where.size)]
-    offset = where.group.pasts[0] - where.first[0]
-    ranges = []
-    for start in range(0, new, rows):
-        stop = min(start + rows, new)
-        low = 0 if where.window is None else max(0, offset + start - where.window + 1)
-        ranges.append((start, stop, low, min(where.size, offset + stop)))
-    return ranges
-
-
 def _bias(
-    part: parts.Attention,
-    where: Keys,
-    start: int,
-    stop: int,
-    low: int,
-    high: int,
-    mask_values: Tensor | None,
-    dtype: torch.dtype,
+    part: parts.Attention, block: Block, mask_values: Sequence[Tensor] | None, dtype: torch.dtype
 ) -> Tensor | None:
-    """What is added to the scores, (count or 1, kv_heads or 1, stop - start or 1, high - low)."""
+    """What is added to a block's scores, (count or 1, kv_heads or 1, queries or 1, keys)."""
     if mask_values is None or part.dynamic_mask is None:
-        bias = where.bias(start, stop, dtype)
-        return bias if bias is None else bias[..., low:high]
-    added = mask_values[:, low:high].transpose(1, 2).unsqueeze(2)  # (count, kv_heads, 1, keys)
-    visible = where.visible(start, stop)
-    visible = visible if visible is None else visible[..., low:high].unsqueeze(1)
+        return block.bias(dtype)
+    added = block.cut(mask_values).transpose(1, 2).unsqueeze(2)  # (count, kv_heads, 1, keys)
+    visible = None if block.visible is None else block.visible.unsqueeze(1)
     chosen = select_keys(added, visible, part.dynamic_mask.keep)
     return added if chosen is None else torch.where(chosen, added, float("-inf"))
 

@@ -9,7 +9,8 @@ from torch.nn import functional as F
 from loquent import parts
 from loquent.torch.attend import attend, attend_with_weights
 from loquent.torch.batch import Batch
-from loquent.torch.groups import Group, Keys
+from loquent.torch.groups import Group
+from loquent.torch.keys import JoinedKeys, Keys
 from loquent.torch.layers import Linears, RMSNorm
 from loquent.torch.positions import turn
 
@@ -61,8 +62,8 @@ class SelfAttention(nn.Module):
     def _attend(self, group: Group, queries: Tensor, entries: list[Tensor], batch: Batch) -> Tensor:
         where = group.keys(self.part.window)
         keys, values, *mask_values = [
-            self._known(where, plane, entry, batch) for plane, entry in enumerate(entries)
-        ]  # (count, size, kv_heads, head_dim)
+            self._known(where, plane, group.take(entry), batch) for plane, entry in enumerate(entries)
+        ]  # pieces of (count, size, kv_heads, head_dim)
         added = mask_values[0] if mask_values else None
         dropout = self.dropout.p if self.training else 0.0
         mine = group.take(queries)
@@ -74,12 +75,11 @@ class SelfAttention(nn.Module):
         batch.weights[self.layer].append(weights)
         return read
 
-    def _known(self, where: Keys, plane: int, entry: Tensor, batch: Batch) -> Tensor:
-        """The entries of one plane that a group's queries see, (count, size, ...)."""
-        group = where.group
-        if where.source is None or batch.store is None:
-            return group.take(entry)
-        stored = where.source.read(batch.store.planes[self.layer][plane])
-        if not group.joined:
-            return stored
-        return torch.cat([stored[:, : group.pasts[0] - where.first[0]], group.take(entry)], 1)
+    def _known(self, where: Keys | JoinedKeys, plane: int, entry: Tensor, batch: Batch) -> list[Tensor]:
+        """The entries of one plane that a group's queries see, in the pieces (count, size, ...) of `where`."""
+        stored = None if batch.store is None else batch.store.planes(self.layer)[plane]
+        if isinstance(where, Keys):
+            return [where.read(stored, entry)]
+        assert batch.store is not None  # that has coded pages
+        coded = batch.store.coded(self.layer).decode(where.coded.pages, plane)
+        return [coded.view(where.coded.count, where.coded.size, *coded.shape[2:]), where.exact.read(stored, entry)]

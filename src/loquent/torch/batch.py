@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,8 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from loquent.parts import Decoder, Rotary
-from loquent.torch.groups import Pages, Plan, Row, plan_groups
+from loquent.torch.groups import Plan, Row
 from loquent.torch.layers import Linears, call_layer
+from loquent.torch.planning import Tables, plan_groups
 from loquent.torch.positions import RotaryFrequencies, Turns
 from loquent.torch.store import PageStore
 
@@ -30,6 +32,7 @@ class Batch:
     turns: dict[Rotary, Turns]
     store: PageStore | None = None
     slots: Sequence[Tensor | slice] = ()  # of each layer: where the new entries go
+    fresh: Sequence[tuple[Tensor, Tensor] | None] = ()  # of each layer: exact pages, and the ones to code them into
     linear: Linears = call_layer
     weights: dict[int, list[Tensor]] | None = None  # layer -> attention weights of each group, where wanted
 
@@ -39,9 +42,13 @@ class Batch:
         self.lengths = [row.length for row in self.rows]
 
     def write(self, layer: int, entries: Sequence[Tensor]) -> None:
-        """Remember the new tokens' keys and values in the store, if there is one."""
-        if self.store is not None:
-            self.store.write(layer, self.slots[layer], entries)
+        """Remember the new tokens' keys and values in the store, if there is one, and code the pages that need it."""
+        if self.store is None:
+            return
+        self.store.write(layer, self.slots[layer], entries)
+        fresh = self.fresh[layer]
+        if fresh is not None:
+            self.store.code(layer, *fresh)
 
     def restore(self, layer: int, pieces: Sequence[Tensor]) -> Tensor:
         """The results of a layer's groups, (count, length, ...) each, packed in the order of the rows."""
@@ -67,7 +74,7 @@ def make_batch(
     if positions is None:
         counted = [np.arange(row.past, row.past + row.length) for row in rows]
         positions = torch.from_numpy(np.concatenate(counted)).to(device, non_blocking=True)
-    plans, slots = _place_layers(decoder, rows, store, device)
+    places = _places(decoder, rows, store, device)
     lengths, spans = [row.length for row in rows], [row.span for row in rows]
     turns = {}
     for block in decoder.blocks:
@@ -75,25 +82,66 @@ def make_batch(
         if rotary is not None and rotary not in turns:
             cosines, sines = frequencies.turns(rotary, positions, lengths, spans)
             turns[rotary] = cosines.to(dtype), sines.to(dtype)
-    return Batch(rows, positions, plans, turns, store, slots, linear, {} if with_weights else None)
+    return Batch(
+        rows,
+        positions,
+        [place.plan for place in places],
+        turns,
+        store,
+        [place.slots for place in places],
+        [place.fresh for place in places],
+        linear,
+        {} if with_weights else None,
+    )
 
 
-def _place_layers(
-    decoder: Decoder, rows: Sequence[Row], store: PageStore | None, device: torch.device
-) -> tuple[list[Plan], list[Tensor | slice]]:
-    """For each layer, how its rows are attended, and the slots of their new tokens."""
-    joined = torch.is_grad_enabled()
+class _Place(NamedTuple):
+    """What a step does with the pages of a layer."""
+
+    plan: Plan
+    slots: Tensor | slice
+    fresh: tuple[Tensor, Tensor] | None
+
+
+def _places(decoder: Decoder, rows: Sequence[Row], store: PageStore | None, device: torch.device) -> list[_Place]:
+    """That of each layer; those that read and write the same pages share one."""
+    joined, layers = torch.is_grad_enabled(), range(len(decoder.blocks))
     if store is None:
-        return [plan_groups(rows, None, device, joined=joined)] * len(decoder.blocks), []
-    part = decoder.blocks[0].attention
-    plans, slots = [], []
-    for index, group in enumerate(store.groups):
-        room = store.pages(index) * store.page_size
-        pages = Pages(index, store.page_size, room, part.kv_heads * part.head_dim, group.window)
-        plans.append(plan_groups(rows, pages, device, joined=joined))
-        slots.append(_slots(rows, index, store.page_size, device))
-    places = [store.group_of[layer] for layer in range(len(decoder.blocks))]
-    return [plans[place] for place in places], [slots[place] for place in places]
+        return [_Place(plan_groups(rows, None, device, joined=joined), slice(0, 0), None)] * len(layers)
+    keys = [(store.exact_group[layer], store.coded_group.get(layer)) for layer in layers]
+    places = {}
+    for layer, (exact, coded) in zip(layers, keys):
+        if (exact, coded) not in places:
+            part = decoder.blocks[layer].attention
+            tables = Tables(
+                exact,
+                store.groups[exact],
+                store.page_size,
+                store.pages(exact) * store.page_size,
+                part.kv_heads * part.head_dim,
+                None if coded is None else (coded, store.groups[coded]),
+            )
+            plan = plan_groups(rows, tables, device, joined=joined)
+            fresh = None if coded is None else _fresh(rows, exact, coded, device)
+            places[exact, coded] = _Place(plan, _slots(rows, exact, store.page_size, device), fresh)
+    return [places[key] for key in keys]
+
+
+def _fresh(rows: Sequence[Row], exact: int, coded: int, device: torch.device) -> tuple[Tensor, Tensor] | None:
+    """The exact pages that are to be coded in this step, and the coded ones that they become."""
+    sources, targets = [], []
+    for row in rows:
+        first = row.coded[coded]
+        table = _table(row, coded)[first:]
+        wanted = table >= 0  # what lies behind the window already need not be coded
+        sources.append(_table(row, exact)[first : first + len(table)][wanted])
+        targets.append(table[wanted])
+    source, target = np.concatenate(sources), np.concatenate(targets)
+    if not len(target):
+        return None
+    if source.min() < 0:
+        raise ValueError("a page is to be coded whose exact numbers were given back")
+    return torch.from_numpy(source).to(device), torch.from_numpy(target).to(device)
 
 
 def _slots(rows: Sequence[Row], group: int, page_size: int, device: torch.device) -> Tensor | slice:

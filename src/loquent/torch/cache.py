@@ -35,7 +35,7 @@ class DynamicCache:
 
     def __len__(self) -> int:
         """How many layers it holds something of: none before its first use."""
-        return len(self._store.planes) if self._store else 0
+        return len(self._decoder.blocks) if self._decoder else 0
 
     @property
     def batch_size(self) -> int:

@@ -182,6 +182,12 @@ class CausalLM(PreTrainedModel):
 
         return ModelLoan(self)
 
+    def sampled_weights(self) -> Iterator[tuple[str, str, NDArray[np.float32]]]:
+        """Each weight's canonical name, its type, and some of its rows, by which the model is told from another."""
+        from loquent.torch.identity import sampled_weights
+
+        return sampled_weights(self)
+
     def describe_backend(self) -> str:
         """What `generate` would run on now, such as "native (avx512, float32 in place, 2 threads)", or "torch (...)"
         with the reason why it is not native."""

@@ -69,7 +69,7 @@ def _is_row_by_row(weight: Tensor) -> bool:
 
 def _unlike_config(model: CausalLM) -> str | None:
     """Why the weights are not those of the composition, as after removing layers."""
-    decoder, found = model.decoder, _canonical(model)
+    decoder, found = model.decoder, canonical_parameters(model)
     if decoder.head.tied:
         head = found.pop("head.weight", None)
         if head is None or head.data_ptr() != model.stack.tokens.weight.data_ptr():
@@ -78,7 +78,7 @@ def _unlike_config(model: CausalLM) -> str | None:
     return None if shapes == decoder_weights(decoder) | head_weights(decoder) else "its layers are not its config's"
 
 
-def _canonical(model: CausalLM) -> dict[str, nn.Parameter]:
+def canonical_parameters(model: CausalLM) -> dict[str, nn.Parameter]:
     """All parameters by canonical name, tied ones under each of theirs."""
     prefix = f"{model.base_model_prefix}."
     return {name.removeprefix(prefix): weight for name, weight in model.named_parameters(remove_duplicate=False)}
@@ -90,7 +90,7 @@ class ModelLoan:
     def __init__(self, model: CausalLM) -> None:
         self.packed = bool(model.pack_weights)
         self._decoder = model.decoder
-        self._parameters = _canonical(model)
+        self._parameters = canonical_parameters(model)
         if model.decoder.head.tied:
             del self._parameters["head.weight"]
         self._weights = {name: _lent(weight) for name, weight in self._parameters.items()}

@@ -133,9 +133,9 @@ class TorchBackend:
         Raises:
             ArgumentError: a kind of store that there is none of.
         """
-        if kind != PLAIN:
-            raise ArgumentError(f"{kind} cannot be had yet. Use the plain kind.")
-        return PageStore(self.decoder, page_size, self.model.dtype, self.model.device)
+        if kind.offloaded:
+            raise ArgumentError(f"{kind} cannot be had yet. Use one that is not offloaded.")
+        return PageStore(self.decoder, page_size, self.model.dtype, self.model.device, kind.coding)
 
     def prefix_key(self, span: int) -> Hashable:
         """What, besides its tokens, a sequence's keys and values depend on: rotary scalings that depend on the span."""
@@ -157,7 +157,7 @@ class TorchBackend:
         if not isinstance(store, PageStore) or store.dtype != dtype:
             raise ArgumentError("store must be one that this backend opened, since the model was last converted.")
         linear = self._linears(dtype)
-        rows = [Row(len(segment.tokens), segment.start, segment.span, segment.tables) for segment in segments]
+        rows = [Row(len(s.tokens), s.start, s.span, s.tables, s.coded) for s in segments]
         batch = make_batch(decoder, rows, base.frequencies, model.device, dtype, store=store, linear=linear)
         tokens = np.concatenate([segment.tokens for segment in segments])
         ids = torch.from_numpy(tokens).to(model.device, non_blocking=True)

@@ -1,52 +1,74 @@
-"""The page store in torch: one tensor per layer and plane; which page is whose is decided by its user.
+"""The page store in torch: for each layer its planes in pages; which page is whose is decided by its user.
 
 Slots that nobody has written hold zeros, and later whatever their last owner left: a masked read may cover them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from loquent.cache import LayerGroup, PageGroup, layer_groups
-from loquent.parts import Decoder
+from loquent.cache import Coding, LayerGroup, PageGroup, layer_groups
+from loquent.parts import Attention, Decoder
+from loquent.torch.coded_pages import CodedPages, KiviPages, check_coding
+from loquent.torch.page_tensors import PageTensors
 
-Plane = Tensor
-"""(slots, ...): the entry of slot s of page p is row `p * page_size + s`."""
+# Pages are coded so many numbers at a time.
+_NUMBERS_AT_ONCE = 1 << 22
 
 
 class PageStore:
     """Keys, values and, for Doge, dynamic mask values of every layer, in pages of `page_size` tokens.
 
-    Layers that see the same span of tokens are a group: they share page numbers.
+    Layers that see the same span of tokens in the same form are a group: they share page numbers.
     """
 
     place = "memory"
 
-    def __init__(self, decoder: Decoder, page_size: int, dtype: torch.dtype, device: torch.device) -> None:
-        self.page_size = page_size
-        self.dtype, self._device = dtype, device
-        self._shapes = [_entry_shapes(decoder, layer) for layer in range(len(decoder.blocks))]
-        self._layer_groups = layer_groups([block.attention.window for block in decoder.blocks])
-        self.groups = [self._describe(group) for group in self._layer_groups]
-        self.group_of = {layer: index for index, group in enumerate(self._layer_groups) for layer in group.layers}
-        """The group of each layer."""
+    def __init__(
+        self,
+        decoder: Decoder,
+        page_size: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        coding: Coding | None = None,
+    ) -> None:
+        if coding is not None:
+            check_coding(coding)
+        self.page_size = page_size if coding is None else coding.group
+        self.dtype, self._device, self._coding = dtype, device, coding
+        self._parts = [block.attention for block in decoder.blocks]
+        self._exact = [PageTensors(_entry_shapes(part), dtype, self.page_size, device) for part in self._parts]
+        self._layers = layer_groups([part.window for part in self._parts], coding)
+        self.exact_group, self.coded_group = _places(self._layers)
+        """For each layer the group of its exact pages, and that of its coded ones, if it has some."""
+        self._coded: dict[int, CodedPages] = {}
+        if coding is not None:
+            self._coded = {layer: KiviPages(self._parts[layer], coding, dtype, device) for layer in self.coded_group}
+        self.groups = [self._describe(index) for index in range(len(self._layers))]
         self._pages = [0] * len(self.groups)
-        self.planes = [[self._zeros(0, shape) for shape in shapes] for shapes in self._shapes]
-        """The planes of each layer: keys and values (slots, kv_heads, head_dim), dynamic mask (slots, kv_heads)."""
 
     @property
     def format(self) -> str:
-        """What the bytes of `read_pages` mean: the type of numbers, and the shapes of each group's planes."""
-        groups = [
-            f"{group.window}: {' '.join(str(self._shapes[layer]) for layer in group.layers)}"
-            for group in self._layer_groups
-        ]
-        return f"torch 1, {self.dtype}, pages of {self.page_size}; {'; '.join(groups)}"
+        """What the bytes of `read_pages` mean: the type of numbers, how they are coded, and the shapes of planes."""
+        shapes = [" ".join(str(shape) for shape in _entry_shapes(part)) for part in self._parts]
+        groups = [f"{group.layers} {group.window} {group.residual}" for group in self._layers]
+        return f"torch 1; {self.dtype}; {self.page_size} tokens; {self._coding}; {groups}; {shapes}"
+
+    def planes(self, layer: int) -> list[Tensor]:
+        """The exact planes of a layer: keys and values (slots, kv_heads, head_dim), dynamic mask (slots, kv_heads).
+
+        The entry of slot s of page p is row `p * page_size + s`.
+        """
+        return self._exact[layer].tensors
+
+    def coded(self, layer: int) -> CodedPages:
+        """The coded pages of a layer that has some."""
+        return self._coded[layer]
 
     def pages(self, group: int) -> int:
         """How many pages of a group there are now."""
@@ -54,104 +76,94 @@ class PageStore:
 
     def resize(self, group: int, pages: int) -> None:
         """Grow or shrink a group to `pages`; pages below the smaller of both counts keep their content."""
-        if pages == self._pages[group]:
-            return
-        kept = min(pages, self._pages[group]) * self.page_size
-        for planes, index in self._places(group):
-            grown = self._zeros(pages * self.page_size, planes[index].shape[1:])
-            grown[:kept] = planes[index][:kept]
-            planes[index] = grown  # one plane at a time, so that the old one is freed at once
-        self._pages[group] = pages
+        if pages != self._pages[group]:
+            for held in self._held(group):
+                held.resize(pages)
+            self._pages[group] = pages
 
     def regroup(self, rows: int, pages_per_row: int) -> None:
         """Give each of `rows` equal runs of pages more room: row r then has pages r * pages_per_row and following.
 
-        All groups have equally many pages, and have so afterwards.
+        All groups have equally many exact pages, and have so afterwards.
         """
-        for group in range(len(self.groups)):
-            for planes, index in self._places(group):
-                shape = planes[index].shape[1:]
-                grown = self._zeros(rows * pages_per_row * self.page_size, shape)
-                held = planes[index].view(rows, -1, *shape)
-                grown.view(rows, -1, *shape)[:, : held.shape[1]] = held
-                planes[index] = grown
-            self._pages[group] = rows * pages_per_row
+        for held in self._exact:
+            held.regroup(rows, pages_per_row)
+        self._pages = [rows * pages_per_row] * len(self.groups)
 
     def select(self, rows: int, chosen: Tensor) -> None:
         """Of `rows` equal runs of pages, in all groups, keep the `chosen` ones, in that order; some may be repeated."""
-        for group in range(len(self.groups)):
-            for planes, index in self._places(group):
-                plane = planes[index]
-                planes[index] = plane.view(rows, -1, *plane.shape[1:])[chosen.to(plane.device)].flatten(0, 1)
-            self._pages[group] = self._pages[group] // rows * len(chosen)
+        for held in self._exact:
+            held.select(rows, chosen)
+        self._pages = [pages // rows * len(chosen) for pages in self._pages]
 
     def copy(self, group: int, sources: Sequence[int], targets: Sequence[int]) -> None:
         """Copy whole pages, all layers and planes of the group; no page is both a source and a target."""
-        if not len(sources):
-            return
-        source, target = self._numbers(sources), self._numbers(targets)
-        for pages in self._by_page(group):
-            pages.index_copy_(0, target, pages.index_select(0, source))
+        if len(sources):
+            source, target = self._numbers(sources), self._numbers(targets)
+            for held in self._held(group):
+                held.copy(source, target)
 
     def clear(self, group: int, pages: Sequence[int]) -> None:
         """Fill whole pages with zeros, all layers and planes of the group."""
-        if not len(pages):
-            return
-        chosen = self._numbers(pages)
-        for content in self._by_page(group):
-            content.index_fill_(0, chosen, 0)
+        if len(pages):
+            chosen = self._numbers(pages)
+            for held in self._held(group):
+                held.clear(chosen)
 
     def read_pages(self, group: int, pages: Sequence[int]) -> NDArray[np.uint8]:
         """The content of whole pages, (pages, bytes_per_page): layer by layer, plane by plane."""
         if not len(pages):
             return np.zeros((0, self.groups[group].bytes_per_page), np.uint8)
         chosen = self._numbers(pages)
-        pieces = [content.index_select(0, chosen).view(torch.uint8) for content in self._by_page(group)]
-        return torch.cat(pieces, 1).cpu().numpy()
+        return np.concatenate([held.read(chosen).cpu().numpy() for held in self._held(group)], 1)
 
     def write_pages(self, group: int, pages: Sequence[int], content: NDArray[np.uint8]) -> None:
         """Put content that `read_pages` gave, (pages, bytes_per_page), into whole pages."""
         if not len(pages):
             return
         chosen, start = self._numbers(pages), 0
-        for held in self._by_page(group):
-            stop = start + held.shape[1] * held.element_size()
-            piece = torch.from_numpy(content[:, start:stop].copy()).view(held.dtype)
-            held.index_copy_(0, chosen, piece.to(self._device))
+        for held in self._held(group):
+            stop = start + held.bytes_per_page
+            held.write(chosen, torch.from_numpy(content[:, start:stop].copy()).to(self._device))
             start = stop
 
     def write(self, layer: int, slots: Tensor | slice, entries: Sequence[Tensor]) -> None:
         """Write the entries of packed tokens, a tensor (tokens, ...) per plane, into their slots; without gradient."""
-        for plane, entry in zip(self.planes[layer], entries):
+        for plane, entry in zip(self.planes(layer), entries):
             if isinstance(slots, slice):
                 plane[slots].copy_(entry.detach())
             else:
                 plane.index_copy_(0, slots, entry.detach())
 
-    def _describe(self, group: LayerGroup) -> PageGroup:
-        numbers = sum(torch.Size(shape).numel() for layer in group.layers for shape in self._shapes[layer])
-        return PageGroup(numbers * self.page_size * self.dtype.itemsize, group.window, group.residual)
+    def code(self, layer: int, exact: Tensor, coded: Tensor) -> None:
+        """Code whole exact pages of a layer into coded ones."""
+        planes = [plane.view(-1, self.page_size, *plane.shape[1:]) for plane in self.planes(layer)]
+        some = max(1, _NUMBERS_AT_ONCE // planes[0].shape[1:].numel())
+        for sources, targets in zip(torch.split(exact, some), torch.split(coded, some)):
+            self._coded[layer].encode(targets, [plane.index_select(0, sources) for plane in planes])
 
-    def _places(self, group: int) -> Iterator[tuple[list[Plane], int]]:
-        """Where the group's planes are kept: the list of a layer, and the index in it."""
-        for layer in self._layer_groups[group].layers:
-            for index in range(len(self.planes[layer])):
-                yield self.planes[layer], index
+    def _held(self, group: int) -> Sequence[PageTensors | CodedPages]:
+        """What holds the pages of the group's layers."""
+        layers = self._layers[group]
+        where = self._exact if layers.residual is None else self._coded
+        return [where[layer] for layer in layers.layers]
 
-    def _by_page(self, group: int) -> Iterator[Tensor]:
-        """Views of the group's planes, (pages, numbers of a page)."""
-        for planes, index in self._places(group):
-            yield planes[index].view(self._pages[group], -1)
+    def _describe(self, group: int) -> PageGroup:
+        size = sum(held.bytes_per_page for held in self._held(group))
+        return PageGroup(size, self._layers[group].window, self._layers[group].residual)
 
     def _numbers(self, pages: Sequence[int]) -> Tensor:
         return torch.as_tensor(np.asarray(pages, np.int64), device=self._device)
 
-    def _zeros(self, slots: int, shape: Sequence[int]) -> Tensor:
-        with torch.inference_mode(False):  # a plain tensor, whoever asks: training may read it too
-            return torch.zeros(slots, *shape, dtype=self.dtype, device=self._device)
+
+def _places(groups: Sequence[LayerGroup]) -> tuple[dict[int, int], dict[int, int]]:
+    exact: dict[int, int] = {}
+    coded: dict[int, int] = {}
+    for index, group in enumerate(groups):
+        (exact if group.residual is None else coded).update(dict.fromkeys(group.layers, index))
+    return exact, coded
 
 
-def _entry_shapes(decoder: Decoder, layer: int) -> list[tuple[int, ...]]:
-    part = decoder.blocks[layer].attention
+def _entry_shapes(part: Attention) -> list[tuple[int, ...]]:
     shapes: list[tuple[int, ...]] = [(part.kv_heads, part.head_dim)] * 2
     return [*shapes, (part.kv_heads,)] if part.dynamic_mask else shapes

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -9,7 +11,7 @@ from torch import Tensor
 
 from loquent.parts import Decoder
 from loquent.torch.batch import Batch
-from loquent.torch.groups import Keys
+from loquent.torch.groups import Group
 from loquent.torch.inputs import Packed
 
 
@@ -28,21 +30,27 @@ def unpack_weights(decoder: Decoder, batch: Batch, packed: Packed, seen: NDArray
         pieces = batch.weights[layer]
         padded = pieces[0].new_zeros(len(whole), block.attention.heads, packed.shape[1], whole.shape[1])
         for group, weights in zip(batch.plans[layer].groups, pieces):
+            firsts = group.keys(block.attention.window).first
             rows = [int(present[member]) for member in group.members]
-            padded = _placed(padded, weights, group.keys(block.attention.window), rows, places, seen.shape[1])
+            padded = _placed(padded, weights, group, firsts, rows, places, seen.shape[1])
         layers.append(padded)
     return tuple(layers)
 
 
 def _placed(
-    padded: Tensor, weights: Tensor, where: Keys, rows: list[int], places: list[NDArray[np.int64]], seen: int
+    padded: Tensor,
+    weights: Tensor,
+    group: Group,
+    firsts: Sequence[int],
+    rows: list[int],
+    places: list[NDArray[np.int64]],
+    seen: int,
 ) -> Tensor:
-    """`padded` with a group's weights (count, heads, new, size) in their places."""
-    group = where.group
+    """`padded` with a group's weights (count, heads, new, positions), those from `firsts` on, in their places."""
     heads = torch.arange(padded.shape[1], device=padded.device)[:, None, None]
     for member, row in enumerate(rows):
-        past, first = group.pasts[member], where.first[member]
-        stop = past + group.length
+        past, first = group.queries.pasts[member], firsts[member]
+        stop = past + group.queries.length
         queries = torch.from_numpy(places[row][past:stop] - seen).to(padded.device)
         keys = torch.from_numpy(places[row][first:stop]).to(padded.device)
         known = weights[member, :, :, : stop - first]

@@ -1,11 +1,10 @@
-// How a step's attention is cut into shares, and the tables of angles; the arithmetic is in kernels/attention_*.cpp.
+// How a step's attention is cut into shares; the arithmetic is in kernels/attention_*.cpp.
 //
 // Shares are (segment, key-value head, some query rows), or (..., chunk of positions) where those are too few for the
 // threads. The results do not depend on the cut.
 #include "attention.hpp"
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 #include <memory>
 
@@ -14,28 +13,13 @@
 
 namespace loquent {
 
-RotaryTable::RotaryTable(std::vector<float> frequencies, float factor)
-    : frequencies_(std::move(frequencies)), factor_(factor) {}
-
-void RotaryTable::reach(int64_t positions) {
-    if (positions <= positions_) return;
-    const int64_t wanted = std::max({positions, 2 * positions_, int64_t{128}});
-    cosines_.resize(wanted * pairs());
-    sines_.resize(wanted * pairs());
-    for (int64_t position = positions_; position < wanted; ++position)
-        for (int64_t i = 0; i < pairs(); ++i) {
-            const float angle = static_cast<float>(position) * frequencies_[i];
-            cosines_[position * pairs() + i] = static_cast<float>(std::cos(static_cast<double>(angle))) * factor_;
-            sines_[position * pairs() + i] = static_cast<float>(std::sin(static_cast<double>(angle))) * factor_;
-        }
-    positions_ = wanted;
-}
-
 namespace {
 
-constexpr int64_t kWriteRows = 8;        // tokens that one share writes
+constexpr int64_t kWriteRows = 8;        // tokens that one share writes, of one block of rotary tables
 constexpr int64_t kShareWork = 1 << 16;  // multiplications that are worth a share of their own
 constexpr int64_t kSharesOfThread = 16;  // at least, where there are so many units
+
+static_assert(RotaryTable::kBlock % kWriteRows == 0);
 
 /// 64-byte aligned memory of a thread, kept from call to call.
 class Scratch {
@@ -127,8 +111,10 @@ WriteTask Step::write_task(const Rows& rows, float* qkv, int64_t qkv_stride) con
 void Step::write(float* qkv, int64_t qkv_stride) {
     std::vector<Rows> shares;
     for (const Segment& segment : batch_.segments)
-        for (int64_t token = 0; token < segment.length; token += kWriteRows)
-            shares.push_back({&segment, token, std::min(kWriteRows, segment.length - token)});
+        for (int64_t token = 0, count; token < segment.length; token += count) {
+            count = std::min(kWriteRows - (segment.start + token) % kWriteRows, segment.length - token);
+            shares.push_back({&segment, token, count});
+        }
     // Short segments (a token each, when generating) are written several to a share.
     const int64_t count = static_cast<int64_t>(shares.size());
     const int64_t together = std::max<int64_t>(1, kWriteRows * count / std::max<int64_t>(1, batch_.rows));
@@ -284,10 +270,25 @@ void Step::read(const float* qkv, int64_t qkv_stride, float* read, int64_t read_
     join(read, read_stride);
 }
 
+/// Have a layer's pages brought from the disk, for the step's attention to find them in memory.
+void read_ahead(const Store& store, const Batch& batch, int64_t layer) {
+    const int64_t number = store.group_of(layer), page_size = store.page_size();
+    const PageMemory& memory = store.group(number);
+    std::vector<bool> marked(memory.chunks());
+    for (const Segment& segment : batch.segments) {
+        const int64_t stop = (segment.start + page_size - 1) / page_size;   // what it writes is in memory then
+        for (int64_t i = memory.shape().first(segment.start, page_size); i < stop; ++i)
+            marked[memory.chunk_of(segment.pages[number].pages[i])] = true;
+    }
+    memory.read_ahead(layer, marked);
+}
+
 }  // namespace
 
 void attend(Pool& pool, const AttentionPart& part, const Batch& batch, Store& store,
             const std::vector<RotaryTable>& tables, float* qkv, int64_t qkv_stride, float* read, int64_t read_stride) {
+    // The last layer's attention asks for the first layer's pages: the next step's are mostly the same.
+    if (store.in_file()) read_ahead(store, batch, (part.layer + 1) % store.layers());
     Step step(pool, part, batch, store, tables);
     step.write(qkv, qkv_stride);
     step.choose_keys();

@@ -7,23 +7,10 @@
 
 #include "batch.hpp"
 #include "pool.hpp"
+#include "rotary_table.hpp"
 #include "store.hpp"
 
 namespace loquent {
-
-/// Cosines and sines of positions, grown as positions are used. `pairs` angles a position.
-class RotaryTable {
-public:
-    RotaryTable(std::vector<float> frequencies, float factor);
-    void reach(int64_t positions);                        // not thread-safe; called before a step's loops
-    int64_t pairs() const { return (int64_t)frequencies_.size(); }
-    const float* cosines(int64_t position) const { return cosines_.data() + position * pairs(); }
-    const float* sines(int64_t position) const { return sines_.data() + position * pairs(); }
-private:
-    std::vector<float> frequencies_, cosines_, sines_;
-    float factor_;
-    int64_t positions_ = 0;
-};
 
 /// `loquent.parts.Attention` without its projections.
 struct AttentionPart {

@@ -64,11 +64,13 @@ void write_pages(Store& store, int64_t group, nb::handle pages, Bytes content) {
 }  // namespace
 
 void bind_store(nb::module_& module) {
+    nb::exception<DiskFull>(module, "DiskFullError");
     nb::class_<Store>(module, "Store", "The memory behind the pages of one model; see store.hpp.")
         .def("__init__", [](Store* self, nb::handle layers, int64_t page_size, const std::string& kind,
-                            nb::handle groups) {
-            new (self) Store(layer_shapes(layers), page_size, kind_of(kind), group_shapes(groups));
-        }, nb::arg("layers"), nb::arg("page_size"), nb::arg("kind"), nb::arg("groups"))
+                            nb::handle groups, std::optional<int> file) {
+            new (self) Store(layer_shapes(layers), page_size, kind_of(kind), group_shapes(groups),
+                             file ? std::make_shared<FileMemory>(*file) : nullptr);
+        }, nb::arg("layers"), nb::arg("page_size"), nb::arg("kind"), nb::arg("groups"), nb::arg("file") = nb::none())
         .def("bytes_per_page", [](Store& store, int64_t group) { return group_of(store, group).bytes_per_page(); },
              nb::arg("group"))
         .def("pages", [](Store& store, int64_t group) { return group_of(store, group).pages(); }, nb::arg("group"))

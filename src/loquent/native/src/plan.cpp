@@ -97,6 +97,7 @@ float* Plan::logits(int64_t rows) {
 void Plan::check(const Batch& batch, const Store& store) const {
     if (batch.segments.empty()) throw std::invalid_argument("a step needs at least one segment.");
     if (operations_.empty()) throw std::invalid_argument("the plan has no operations.");
+    store.check_process();
     for (const auto& part : attentions_)
         if (!fits(part, store)) throw std::invalid_argument("the store was not opened for this plan.");
     for (int64_t row = 0; row < batch.rows; ++row)
@@ -137,9 +138,10 @@ void Plan::run(const Batch& batch, Store& store, Wanted& wanted) {
     check(batch, store);
     for (const Choice& choice : wanted.choices) check_choice(choice, vocabulary_);
     make_room(batch.rows);
+    for (RotaryTable& table : tables_) table.begin_step();
     for (const auto& segment : batch.segments)
         for (int64_t rotary = 0; rotary < rotaries_; ++rotary)
-            tables_[segment.tables[rotary]].reach(segment.start + segment.length);
+            tables_[segment.tables[rotary]].reach(segment.start, segment.start + segment.length);
     Step step{batch, store, Pool::shared(), wanted, batch.rows};
     auto before = profiling_ ? Clock::now() : Clock::time_point();
     for (auto& operation : operations_) {

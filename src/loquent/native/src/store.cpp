@@ -40,8 +40,9 @@ std::vector<GroupShape> one_group(size_t layers) {
 
 // --- the pages of a group --------------------------------------------------------------------------------------------
 
-PageMemory::PageMemory(GroupShape shape, const std::vector<LayerShape>& layers, int64_t slots, Kind kind)
-    : shape_(std::move(shape)), layers_(layers), slots_(slots), kind_(kind) {
+PageMemory::PageMemory(GroupShape shape, const std::vector<LayerShape>& layers, int64_t slots, Kind kind,
+                       std::shared_ptr<FileMemory> file)
+    : shape_(std::move(shape)), layers_(layers), slots_(slots), kind_(kind), file_(std::move(file)) {
     lay_out();
     page_bytes_ = chunk_bytes_;
     while (page_bytes_ << (shift_ + 1) <= kChunkBytes && int64_t{1} << (shift_ + 1) <= kChunkPages) ++shift_;
@@ -70,9 +71,12 @@ void PageMemory::lay_out() {
 }
 
 /// Zeros for 2^shift_ pages.
-std::shared_ptr<uint8_t> PageMemory::new_chunk() const { return allocate(chunk_bytes_); }
+std::shared_ptr<uint8_t> PageMemory::new_chunk() const {
+    return file_ ? file_->allocate(chunk_bytes_) : allocate(chunk_bytes_);
+}
 
 void PageMemory::resize(int64_t pages) {
+    check_process();
     if (pages < 0) throw std::invalid_argument("pages=" + std::to_string(pages) + " must be 0 or more");
     const int64_t chunk_pages = int64_t{1} << shift_;
     const size_t wanted = static_cast<size_t>((pages + chunk_pages - 1) / chunk_pages);
@@ -80,7 +84,12 @@ void PageMemory::resize(int64_t pages) {
     const int64_t kept = std::min(pages_, static_cast<int64_t>(wanted) * chunk_pages);
     for (int64_t page = pages; page < kept; ++page) clear(&page, 1);
     memory_.resize(std::min(wanted, memory_.size()));
-    while (memory_.size() < wanted) memory_.push_back(new_chunk());
+    try {
+        while (memory_.size() < wanted) memory_.push_back(new_chunk());
+    } catch (...) {
+        memory_.resize(chunks_.size());
+        throw;
+    }
     chunks_.clear();
     for (const auto& chunk : memory_) chunks_.push_back(chunk.get());
     pages_ = pages;
@@ -98,6 +107,7 @@ void PageMemory::each_part(int64_t page, const Visit& visit) const {
 }
 
 void PageMemory::clear(const int64_t* pages, int64_t count) {
+    check_process();
     for (int64_t i = 0; i < count; ++i)
         each_part(pages[i], [](const LayerView::Plane&, int64_t, uint8_t* part, size_t size) {
             std::memset(part, 0, size);
@@ -105,6 +115,7 @@ void PageMemory::clear(const int64_t* pages, int64_t count) {
 }
 
 void PageMemory::copy(const int64_t* sources, const int64_t* targets, int64_t count) {
+    check_process();
     for (int64_t i = 0; i < count; ++i)
         each_part(sources[i], [&](const LayerView::Plane& plane, int64_t head, uint8_t* part, size_t size) {
             std::memcpy(find(plane, targets[i], head), part, size);
@@ -112,6 +123,7 @@ void PageMemory::copy(const int64_t* sources, const int64_t* targets, int64_t co
 }
 
 void PageMemory::read(const int64_t* pages, int64_t count, uint8_t* content) const {
+    check_process();
     for (int64_t i = 0; i < count; ++i)
         each_part(pages[i], [&](const LayerView::Plane&, int64_t, const uint8_t* part, size_t size) {
             std::memcpy(content, part, size);
@@ -120,11 +132,20 @@ void PageMemory::read(const int64_t* pages, int64_t count, uint8_t* content) con
 }
 
 void PageMemory::write(const int64_t* pages, int64_t count, const uint8_t* content) {
+    check_process();
     for (int64_t i = 0; i < count; ++i)
         each_part(pages[i], [&](const LayerView::Plane&, int64_t, uint8_t* part, size_t size) {
             std::memcpy(part, content, size);
             content += size;
         });
+}
+
+void PageMemory::read_ahead(int64_t layer, const std::vector<bool>& marked) const {
+    if (!file_) return;
+    const LayerView& view = views_[layer];
+    const int64_t end = view.mask.offset + layers_[layer].kv_heads * view.mask.head_bytes;
+    for (size_t chunk = 0; chunk < chunks_.size(); ++chunk)
+        if (marked[chunk]) loquent::read_ahead(chunks_[chunk] + view.keys.offset, end - view.keys.offset);
 }
 
 LayerView PageMemory::view(int64_t layer) const {
@@ -163,9 +184,10 @@ float* PageMemory::mask(int64_t layer, int64_t page, int64_t head) const {
 Store::Store(std::vector<LayerShape> layers, int64_t page_size, Kind kind)
     : Store(layers, page_size, kind, one_group(layers.size())) {}
 
-Store::Store(std::vector<LayerShape> layers, int64_t page_size, Kind kind, std::vector<GroupShape> groups)
+Store::Store(std::vector<LayerShape> layers, int64_t page_size, Kind kind, std::vector<GroupShape> groups,
+             std::shared_ptr<FileMemory> file)
     : page_size_(page_size), slots_(whole_vectors(page_size)), kind_(kind), layers_(std::move(layers)),
-      group_of_(layers_.size(), -1) {
+      group_of_(layers_.size(), -1), file_(std::move(file)) {
     if (page_size < 1) throw std::invalid_argument("page_size=" + std::to_string(page_size) + " must be 1 or more");
     for (GroupShape& shape : groups) {
         if (shape.window < 0) throw std::invalid_argument("a group's window must not be negative");
@@ -174,7 +196,7 @@ Store::Store(std::vector<LayerShape> layers, int64_t page_size, Kind kind, std::
                 throw std::invalid_argument("each layer must be in one group");
             group_of_[layer] = (int64_t)groups_.size();
         }
-        groups_.push_back(std::make_unique<PageMemory>(std::move(shape), layers_, slots_, kind));
+        groups_.push_back(std::make_unique<PageMemory>(std::move(shape), layers_, slots_, kind, file_));
     }
     if (std::count(group_of_.begin(), group_of_.end(), -1)) throw std::invalid_argument("a layer is in no group");
 }

@@ -13,6 +13,7 @@
 #include <memory>
 #include <vector>
 
+#include "file_memory.hpp"
 #include "matrix.hpp"
 
 namespace loquent {
@@ -50,7 +51,9 @@ struct GroupShape {
 /// The pages of one group.
 class PageMemory {
 public:
-    PageMemory(GroupShape shape, const std::vector<LayerShape>& layers, int64_t slots, Kind kind);
+    /// In `file`; null: in anonymous memory.
+    PageMemory(GroupShape shape, const std::vector<LayerShape>& layers, int64_t slots, Kind kind,
+               std::shared_ptr<FileMemory> file);
     PageMemory(const PageMemory&) = delete;
     PageMemory& operator=(const PageMemory&) = delete;
 
@@ -58,7 +61,10 @@ public:
     int64_t pages() const { return pages_; }
     int64_t bytes_per_page() const { return page_bytes_; }
 
+    // Each of these throws std::logic_error where the pages are in a file that another process opened.
+
     /// Grow or shrink; pages below the smaller of both counts keep their content, new ones are zeros.
+    /// Throws DiskFull, and has as many pages as before then.
     void resize(int64_t pages);
     void clear(const int64_t* pages, int64_t count);
     /// Copy whole pages; no page is both a source and a target.
@@ -66,6 +72,13 @@ public:
     /// Whole pages to and from (count, bytes_per_page) bytes, plane by plane of each layer and head.
     void read(const int64_t* pages, int64_t count, uint8_t* content) const;
     void write(const int64_t* pages, int64_t count, const uint8_t* content);
+
+    /// Where in `chunks` a page is.
+    int64_t chunk_of(int64_t page) const { return page >> shift_; }
+    int64_t chunks() const { return (int64_t)chunks_.size(); }
+    /// Have one layer's planes in the chunks that are marked brought from the disk, where they are in a file, while
+    /// something else is worked on.
+    void read_ahead(int64_t layer, const std::vector<bool>& marked) const;
 
     /// All planes of one of the group's layers; good until the next `resize`.
     LayerView view(int64_t layer) const;
@@ -80,6 +93,7 @@ public:
 private:
     void lay_out();
     std::shared_ptr<uint8_t> new_chunk() const;
+    void check_process() const { if (file_) file_->check_process(); }
     uint8_t* find(const LayerView::Plane& plane, int64_t page, int64_t head) const;
     /// Call `visit(plane, head, bytes of the page's part, size)` for each contiguous part of a page.
     template <class Visit>
@@ -91,6 +105,7 @@ private:
     Kind kind_;
     std::vector<LayerView> views_;     // of all layers, without their chunks; empty where a layer is another group's
     int64_t page_bytes_ = 0, shift_ = 0, chunk_bytes_ = 0;
+    std::shared_ptr<FileMemory> file_;
     // Chunks of 2^shift_ pages; within one, a head's pages follow each other.
     std::vector<std::shared_ptr<uint8_t>> memory_;
     std::vector<uint8_t*> chunks_;
@@ -99,7 +114,9 @@ private:
 class Store {
 public:
     /// Throws std::invalid_argument for a page size below 1, another kind, or groups that do not have each layer once.
-    Store(std::vector<LayerShape> layers, int64_t page_size, Kind kind, std::vector<GroupShape> groups);
+    /// The pages are in `file`; null: in anonymous memory.
+    Store(std::vector<LayerShape> layers, int64_t page_size, Kind kind, std::vector<GroupShape> groups,
+          std::shared_ptr<FileMemory> file = nullptr);
     /// One group, of all layers.
     Store(std::vector<LayerShape> layers, int64_t page_size, Kind kind);
     Store(const Store&) = delete;
@@ -115,6 +132,9 @@ public:
     const PageMemory& group(int64_t index) const { return *groups_[index]; }
     /// Which group a layer's keys and values are in.
     int64_t group_of(int64_t layer) const { return group_of_[layer]; }
+    bool in_file() const { return file_ != nullptr; }
+    /// Throws std::logic_error where the pages are in a file that another process opened.
+    void check_process() const { if (file_) file_->check_process(); }
 
 private:
     int64_t page_size_, slots_;
@@ -122,6 +142,7 @@ private:
     std::vector<LayerShape> layers_;
     std::vector<std::unique_ptr<PageMemory>> groups_;
     std::vector<int64_t> group_of_;
+    std::shared_ptr<FileMemory> file_;
 };
 
 }  // namespace loquent

@@ -99,7 +99,7 @@ public:
         spoil(pages);
         int64_t longest = 0;
         for (int64_t length : lengths) longest = std::max(longest, length);
-        tables_[0].reach(longest);
+        tables_[0].reach(0, longest);
     }
 
     /// One step: the next `counts[i]` tokens of sequence i (0: it takes no part).

@@ -39,7 +39,7 @@ inline double time_step(const Shape& shape, int threads, int64_t batch, int64_t 
         step.rows += length;
     }
     std::vector<RotaryTable> tables(1, RotaryTable(layer.frequencies, 1.0f));
-    tables[0].reach(start + length);
+    tables[0].reach(start, start + length);
     std::vector<float> qkv = Layer::numbers(step.rows * layer.columns(), 9), read(step.rows * layer.width());
     double best = 1e300;
     const double begin = now(threads);

@@ -1,5 +1,6 @@
 // The page store: layout, zeros where pages are new, content that stays through growing, shrinking, copies and clears.
 #include <algorithm>
+#include <cstdio>
 #include <cstring>
 #include <set>
 #include <stdexcept>
@@ -95,9 +96,20 @@ void bytes_are_exact() {
     CHECK(bytes_of({}, Kind::float32) == 0);
 }
 
-void content_stays_and_new_pages_are_zeros() {
-    for (Kind kind : kKinds) {
-        Store store({{2, 24, true}, {1, 300, false}}, 16, kind);
+GroupShape group(std::vector<int64_t> layers, int64_t window = 0) { return {std::move(layers), window}; }
+
+/// Null, and memory over a file.
+std::vector<std::shared_ptr<FileMemory>> places() {
+    std::FILE* opened = std::tmpfile();
+    std::vector<std::shared_ptr<FileMemory>> made{nullptr, std::make_shared<FileMemory>(fileno(opened))};
+    std::fclose(opened);
+    return made;
+}
+
+void content_stays_and_new_pages_are_zeros(Kind kind) {
+    for (const auto& file : places()) {
+        Store store({{2, 24, true}, {1, 300, false}}, 16, kind, {group({0, 1})}, file);
+        CHECK(store.in_file() == (file != nullptr));
         store.group(0).resize(3);
         for (int64_t page = 0; page < 3; ++page) CHECK(empty(store, 2, page)), fill(store, 2, page, (int)page);
         const uint8_t* where = store.group(0).keys(0, 1, 0);
@@ -113,6 +125,20 @@ void content_stays_and_new_pages_are_zeros() {
         store.group(0).resize(0);
         store.group(0).resize(2);
         CHECK(empty(store, 2, 0) && empty(store, 2, 1));
+    }
+}
+
+void marked_chunks_are_read_ahead() {
+    for (const auto& file : places()) {
+        Store store({{2, 24, true}, {3, 300, false}, {1, 8, true}}, 16, Kind::int8, {group({0, 1, 2})}, file);
+        const PageMemory& memory = store.group(0);
+        store.group(0).resize(200);
+        for (int64_t page = 0; page < 200; ++page) fill(store, 3, page, (int)page);
+        CHECK(memory.chunks() > 2 && memory.chunk_of(199) == memory.chunks() - 1);
+        std::vector<bool> marked(memory.chunks());
+        marked[memory.chunk_of(199)] = marked[0] = true;
+        for (int64_t layer = 0; layer < 3; ++layer) memory.read_ahead(layer, marked);
+        for (int64_t page = 0; page < 200; ++page) CHECK(holds(store, 3, page, (int)page));
     }
 }
 
@@ -145,8 +171,6 @@ void views_lead_to_the_same_planes() {
     CHECK(at(view.value_scales) == (uint8_t*)store.group(0).value_scales(1, page, head));
     CHECK(at(view.mask) == (uint8_t*)store.group(0).mask(1, page, head));
 }
-
-GroupShape group(std::vector<int64_t> layers, int64_t window = 0) { return {std::move(layers), window}; }
 
 void groups_are_apart() {
     Store store({{2, 24, true}, {1, 40, false}, {3, 8, false}}, 5, Kind::bfloat16, {group({0, 2}), group({1}, 7)});
@@ -204,7 +228,8 @@ void what_makes_no_store_is_refused() {
 int main() {
     planes_are_apart_and_aligned();
     bytes_are_exact();
-    content_stays_and_new_pages_are_zeros();
+    for (Kind kind : kKinds) content_stays_and_new_pages_are_zeros(kind);
+    marked_chunks_are_read_ahead();
     pages_are_copied_and_cleared();
     views_lead_to_the_same_planes();
     groups_are_apart();

@@ -1,0 +1,109 @@
+"""Coded pages of one layer: keys and values in a few bits, as in KIVI; which page is coded when is decided above.
+
+A page's keys are coded by channel, over its tokens; its values by token, over `group` channels at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from loquent import parts
+from loquent.cache import Coding
+from loquent.errors import ArgumentError
+from loquent.torch.coding import decode, encode, pack, unpack
+from loquent.torch.page_tensors import PageTensors
+
+
+class CodedPages(Protocol):
+    """Pages whose planes are written whole, once, and read as numbers."""
+
+    @property
+    def bytes_per_page(self) -> int:
+        """The memory of one page."""
+
+    def resize(self, pages: int) -> None:
+        """Grow or shrink to `pages`; pages below the smaller of both counts keep their content."""
+
+    def copy(self, sources: Tensor, targets: Tensor) -> None:
+        """Copy whole pages; no page is both a source and a target."""
+
+    def clear(self, pages: Tensor) -> None:
+        """Make whole pages decode to zeros."""
+
+    def read(self, pages: Tensor) -> Tensor:
+        """The bytes of whole pages, (pages, bytes_per_page)."""
+
+    def write(self, pages: Tensor, content: Tensor) -> None:
+        """Put bytes that `read` gave into whole pages."""
+
+    def encode(self, pages: Tensor, planes: Sequence[Tensor]) -> None:
+        """Code the planes of whole pages: keys and values (pages, group, kv_heads, head_dim), dynamic mask values."""
+
+    def decode(self, pages: Tensor, plane: int) -> Tensor:
+        """A plane of some pages, (pages, group, ...), in the store's type."""
+
+
+class KiviPages(PageTensors):
+    """Coded by our own arithmetic (`torch.coding`); dynamic mask values are kept as they are."""
+
+    def __init__(self, part: parts.Attention, coding: Coding, dtype: torch.dtype, device: torch.device) -> None:
+        self._part, self._coding, self._dtype = part, coding, dtype
+        width, size = part.kv_heads * part.head_dim, coding.group
+        packed = (size * coding.bits // 8, width)
+        by_channel, by_token = (2, width), (2, size, -(-width // size))
+        shapes: list[tuple[int, ...]] = [packed, by_channel, packed, by_token]
+        dtypes = [torch.uint8, torch.float16] * 2
+        if part.dynamic_mask:
+            shapes.append((size, part.kv_heads))
+            dtypes.append(dtype)
+        super().__init__(shapes, dtypes, 1, device)
+
+    def encode(self, pages: Tensor, planes: Sequence[Tensor]) -> None:
+        """Code the planes of whole pages: keys and values (pages, group, kv_heads, head_dim), dynamic mask values."""
+        keys, values = (plane.flatten(2).float() for plane in planes[:2])  # (pages, group, channels)
+        codes, minimum, step = encode(keys, self._coding.bits, 1)
+        self._put(0, pages, pack(codes, self._coding.bits))
+        self._put(1, pages, torch.stack([minimum, step], 1))
+        size, width = keys.shape[1:]
+        # The last group of a token may be shorter: a number that is there already changes neither end of its range.
+        short = -width % size
+        grouped = torch.cat([values, values[..., -1:].expand(-1, -1, short)], 2) if short else values
+        codes, minimum, step = encode(grouped.view(*grouped.shape[:2], -1, size), self._coding.bits, 3)
+        self._put(2, pages, pack(codes.flatten(2)[..., :width].contiguous(), self._coding.bits))
+        self._put(3, pages, torch.stack([minimum, step], 1))
+        if len(planes) == 3:
+            self._put(4, pages, planes[2])
+
+    def decode(self, pages: Tensor, plane: int) -> Tensor:
+        """A plane of some pages, (pages, group, ...), in the store's type."""
+        if plane == 2:
+            return self.tensors[4].index_select(0, pages)
+        codes = unpack(self.tensors[2 * plane].index_select(0, pages), self._coding.bits)  # (pages, group, channels)
+        minimum, step = self.tensors[2 * plane + 1].index_select(0, pages).unbind(1)
+        size, width = codes.shape[1:]
+        if plane == 0:
+            numbers = decode(codes, minimum.unsqueeze(1), step.unsqueeze(1))
+        elif width % size:
+            spread = (minimum.repeat_interleave(size, 2), step.repeat_interleave(size, 2))
+            numbers = decode(codes, *(numbers[..., :width] for numbers in spread))
+        else:
+            grouped = codes.view(len(codes), size, -1, size)
+            numbers = decode(grouped, minimum.unsqueeze(3), step.unsqueeze(3)).flatten(2)
+        return numbers.to(self._dtype).view(len(pages), size, self._part.kv_heads, self._part.head_dim)
+
+    def _put(self, index: int, pages: Tensor, content: Tensor) -> None:
+        self.tensors[index].index_copy_(0, pages, content)
+
+
+def check_coding(coding: Coding) -> None:
+    """Raises ArgumentError where pages cannot be coded so."""
+    if coding.bits not in (1, 2, 4, 8):
+        raise ArgumentError(f"bits={coding.bits} must be 1, 2, 4 or 8.")
+    if coding.group < 16 or coding.group % 16:
+        raise ArgumentError(f"group={coding.group} must be a multiple of 16.")
+    if coding.residual < 1:
+        raise ArgumentError(f"residual={coding.residual} must be at least 1.")

@@ -1,0 +1,31 @@
+"""What tells a torch model's weights from those of another: a few numbers of each, wherever they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loquent.torch.lending import canonical_parameters
+from loquent.weights import sampled_rows
+
+if TYPE_CHECKING:
+    from loquent.torch.causal import CausalLM
+
+
+def sampled_weights(model: CausalLM) -> Iterator[tuple[str, str, NDArray[np.float32]]]:
+    """Each weight's canonical name, its type, and some of its rows; all of a vector.
+
+    A float32 model's are those of the native one with the same weights.
+    """
+    parameters: dict[str, Any] = canonical_parameters(model)
+    if model.decoder.head.tied:
+        parameters.pop("head.weight", None)
+    for name, weight in parameters.items():
+        some = weight.detach()
+        if some.dim() == 2:
+            some = some[sampled_rows(len(some))]
+        kind = str(weight.dtype).removeprefix("torch.") if weight.dim() == 2 else "float32"
+        yield name, kind, some.float().cpu().numpy()
