@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import mmap
-import os
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -156,7 +156,7 @@ def test_tables_compare_with_the_plain_store_of_the_same_library() -> None:
         results.perplexity["tales", store.name] = {"perplexity": perplexity, "further": 8.0, "whole": 9.5}
     results.speed[PLAIN.name, 512] = [90.0, 100.0, 110.0]
     results.speed[coded(2, group=64).name, 512] = [50.0]
-    console = Console(width=150, file=open(os.devnull, "w"), record=True)  # noqa: SIM115
+    console = Console(width=150, file=io.StringIO(), record=True)
     console.print(perplexity_table(results, [Reader("tales", Path(), 512, None, 4, True)]))
     console.print(speed_table(results))
     lines = {line.split("│")[1].strip(): line for line in console.export_text().splitlines() if "│" in line}
