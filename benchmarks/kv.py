@@ -43,7 +43,6 @@ from kv.tables import (
     GROWING,
     NEAR,
     NEW,
-    READ_BEHIND,
     ROWS,
     Reader,
     Results,
@@ -160,7 +159,7 @@ class Bench:
 
     def bytes_per_token(self, child: Child, store: Store, reader: Reader) -> dict[str, float]:
         """What the store's pages take for a further token, and at the end of the context for each that is seen."""
-        lengths = (NEAR, FAR, reader.positions - SPARE - READ_BEHIND)
+        lengths = (NEAR, FAR, reader.positions - SPARE)
         found = [self.ask(child, "held", store, rows=self.rows(1, length)) for length in lengths]
         near, far, whole = (sum(held["parts"].values()) for held in found)
         return {"further": (far - near) / (FAR - NEAR), "whole": whole / (reader.window or lengths[-1])}
@@ -171,7 +170,7 @@ class Bench:
             with self.started(store, self.folder(store.model)) as child:
                 found = self.ask(child, "held", store, rows=self.rows(ROWS, CONTEXT))
                 shape = MODELS[store.model][2]
-                found["expected"] = ROWS * expected_bytes(store, shape, CONTEXT + READ_BEHIND)
+                found["expected"] = sum(expected_bytes(store, shape, length) for length in found["read"])
                 self.results.memory[store.name] = found
 
     def growth(self) -> None:

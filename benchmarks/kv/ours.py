@@ -13,8 +13,11 @@ from loquent.generation import engine_of, stream
 
 Rows = Sequence[Sequence[int]]
 
-LAST = 3
-"""New tokens behind a prompt, so that what only the prompt's own step needed has been given back."""
+BEHIND = 3
+"""Tokens that each row gets behind its prompt, so that what only the prompt's own step needed has been given back."""
+
+READ_AT_ONCE = 512
+"""A step reads more tokens of prompts than this: while the last row's prompt is read, the first rows go on writing."""
 
 
 class Ours:
@@ -36,29 +39,30 @@ class Ours:
 
         The process has read a row before, or its first `warm` tokens, so that what computing takes is there already.
         """
-        self._behind([rows[0][:warm]], options, lambda: None)
+        self._behind([rows[0][:warm]], options, lambda written: None)
         engine = engine_of(self.text.model)
         engine.release_memory()
         before = resident()
 
-        def measured() -> dict[str, Any]:
+        def measured(written: list[int]) -> dict[str, Any]:
             now, parts = resident(), {}
             for memory in engine.memory():
                 part = f"{memory.form} in {memory.place}"
                 parts[part] = parts.get(part, 0) + memory.held
-            return {"parts": parts, "own": now.own - before.own, "mapped": now.mapped - before.mapped}
+            read = [len(row) + count - 1 for row, count in zip(rows, written)]
+            return {"parts": parts, "read": read, "own": now.own - before.own, "mapped": now.mapped - before.mapped}
 
         return self._behind(rows, options, measured)
 
-    def _behind(self, rows: Rows, options: dict[str, Any], measure: Callable[[], Any]) -> Any:
-        """What `measure` gives when all rows have read all but the last of their new tokens."""
-        missing = dict.fromkeys(range(len(rows)), LAST)
-        with closing(self._stream(rows, LAST + 2, options)) as events:
+    def _behind(self, rows: Rows, options: dict[str, Any], measure: Callable[[list[int]], Any]) -> Any:
+        """What `measure` makes of how many tokens each row has written, once all have written a few, and all go on."""
+        written, enough = [0] * len(rows), BEHIND + 2 + sum(map(len, rows)) // READ_AT_ONCE
+        with closing(self._stream(rows, enough, options)) as events:
             for event in events:
-                missing[event.row] -= len(event.tokens)
-                if all(count <= 0 for count in missing.values()):
-                    return measure()
-        raise RuntimeError(f"rows ended {missing} tokens too early")
+                written[event.row] += len(event.tokens)
+                if min(written) >= BEHIND:
+                    return measure(written)
+        raise RuntimeError(f"rows ended behind {written} tokens")
 
     def decode(self, rows: Rows, new: int, options: dict[str, Any]) -> float:
         """Tokens per second behind each row's first new one."""

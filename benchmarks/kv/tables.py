@@ -22,9 +22,6 @@ CONTEXTS, NEW = (512, 4096), 64
 NEAR, FAR = 128, 192
 """Lengths between which the bytes of a further token are measured: within every window, a whole page of all apart."""
 
-READ_BEHIND = 3
-"""Tokens that `kv.ours` reads behind a prompt before it measures."""
-
 
 @dataclass(frozen=True)
 class Reader:

@@ -110,7 +110,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("kv") / "small"
     torch.manual_seed(0)
     config = LlamaConfig(600, 64, 64, 2, 4, num_key_value_heads=2, max_position_embeddings=1024, head_dim=16)
-    config.bos_token_id = config.eos_token_id = None
+    config.bos_token_id, config.eos_token_id = 599, None
     LlamaForCausalLM(config).save_pretrained(folder)
     write_tokenizer(600, folder)
     return folder
