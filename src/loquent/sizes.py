@@ -1,4 +1,4 @@
-"""Sizes of memory and files as people write them: from "5GB" to a number of bytes; nothing is measured here."""
+"""Sizes of memory and files as people write them: "5GB" and numbers of bytes; nothing is measured here."""
 
 from __future__ import annotations
 
@@ -27,3 +27,13 @@ def parse_size(size: int | str, argument: str) -> int:
     if isinstance(number, bool) or not isinstance(number, int) or number < 1:
         raise ArgumentError(f'{argument}={size!r} is not a size. Pass a number of bytes, or such as "5GB" or "512MiB".')
     return number
+
+
+def shown_size(size: int) -> str:
+    """A number of bytes for people, such as "1.5 GiB"."""
+    amount = float(size)
+    for unit in ("B", "KiB", "MiB"):
+        if amount < 1024:
+            return f"{amount:.0f} {unit}"
+        amount /= 1024
+    return f"{amount:.1f} GiB"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from loquent.cache import PagePool
+from loquent.cache import Budget, PagePool
 from loquent.cache.pool import Extent
 from loquent.errors import CapacityError
 
@@ -42,7 +42,7 @@ def test_an_extent_gives_consecutive_pages() -> None:
 
 
 def test_pages_set_aside_for_others_are_taken_last() -> None:
-    pool = PagePool(4, limit=4)
+    pool = PagePool(4, 10, Budget(40))
     aside = pool.set_aside(2)
     assert allocate(pool, 3) == [2, 3, aside.start]
     assert pool.allocate(aside, 0) == aside.start + 1
@@ -51,7 +51,7 @@ def test_pages_set_aside_for_others_are_taken_last() -> None:
 
 
 def test_no_room_for_an_extent_gives_an_empty_one() -> None:
-    pool = PagePool(4, limit=3)
+    pool = PagePool(4, 10, Budget(30))
     pages = allocate(pool, 3)
     pool.release(pages[0])
     pool.release(pages[2])
@@ -60,7 +60,7 @@ def test_no_room_for_an_extent_gives_an_empty_one() -> None:
 
 
 def test_an_extent_that_was_given_up_can_be_set_aside_again() -> None:
-    pool = PagePool(4, limit=2)
+    pool = PagePool(4, 10, Budget(40))
     first = pool.set_aside(2)
     assert pool.set_aside(1) == NOWHERE
     pool.give_up(first)
@@ -69,7 +69,7 @@ def test_an_extent_that_was_given_up_can_be_set_aside_again() -> None:
 
 def test_remembered_pages_go_oldest_first_and_only_when_needed() -> None:
     forgotten: list[int] = []
-    pool = PagePool(4, limit=4)
+    pool = PagePool(4, 10, Budget(40))
     pages = allocate(pool, 4)
     for page in (pages[1], pages[2], pages[0]):
         pool.release(page, forgotten.append)
@@ -83,7 +83,7 @@ def test_remembered_pages_go_oldest_first_and_only_when_needed() -> None:
 
 def test_sharing_a_remembered_page_makes_it_held_and_safe() -> None:
     forgotten: list[int] = []
-    pool = PagePool(4, limit=2)
+    pool = PagePool(4, 10, Budget(20))
     old, young = allocate(pool, 2)
     pool.release(old, forgotten.append)
     pool.release(young, forgotten.append)
@@ -95,7 +95,7 @@ def test_sharing_a_remembered_page_makes_it_held_and_safe() -> None:
 
 def test_an_extent_prefers_pages_that_cost_nothing() -> None:
     forgotten: list[int] = []
-    pool = PagePool(4, limit=5)
+    pool = PagePool(4, 10, Budget(50))
     pages = allocate(pool, 5)
     pool.release(pages[0], forgotten.append)
     for page in pages[1:3]:

@@ -66,7 +66,7 @@ def test_sequences_and_scores_are_those_of_transformers(llama_pair: MakePair, na
         expected = theirs_alone(theirs, prompt, asked)
         assert found.sequences.tolist() == expected.sequences.tolist()
         torch.testing.assert_close(found.sequences_scores, expected.sequences_scores, rtol=1e-5, atol=1e-4)
-    assert ours._engine_slot.engine.pool.held == 0
+    assert ours._engine_slot.engine.space.held == 0
 
 
 anything = st.fixed_dictionaries(
@@ -132,7 +132,7 @@ def test_rules_that_leave_too_few_continuations_are_refused(llama_pair: MakePair
         ours.generate([[5]], num_return_sequences=4, **{**asked, "num_beams": 4})
     with pytest.raises(ArgumentError, match="leave 0 continuations"):
         ours.generate([[5]], **{**asked, "suppress_tokens": list(range(37))})
-    assert ours._engine_slot.engine.pool.held == 0
+    assert ours._engine_slot.engine.space.held == 0
 
 
 def test_logits_that_are_no_numbers_are_refused(llama_pair: MakePair) -> None:

@@ -50,7 +50,7 @@ def test_sequences_and_scores_are_those_of_transformers(llama_pair: MakePair, na
     for prompt in PROMPTS:
         for copies in (1, SETTINGS[name].get("num_return_sequences", 3)):
             compare(ours, theirs, prompt, SETTINGS[name] | {"num_return_sequences": copies})
-    assert ours._engine_slot.engine.pool.held == 0
+    assert ours._engine_slot.engine.space.held == 0
 
 
 words = st.lists(st.integers(3, 12), min_size=1, max_size=4)
@@ -117,7 +117,7 @@ def test_words_that_find_no_room_before_a_forced_end_are_left_out(llama_pair: Ma
     [row] = ours.generate([PROMPTS[0]], num_return_sequences=1, **asked).tolist()
     assert row[-1] == 2
     assert len(row) == len(PROMPTS[0]) + 4
-    assert ours._engine_slot.engine.pool.held == 0
+    assert ours._engine_slot.engine.space.held == 0
 
 
 @pytest.mark.parametrize("word", [[10, 11, 12], [[20], [21, 22]], [5, 6]])

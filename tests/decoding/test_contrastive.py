@@ -66,7 +66,7 @@ def test_tokens_are_those_of_transformers(llama_pair: MakePair, name: str, seed:
     ours, theirs = llama_pair(seed)
     for prompt in PROMPTS:
         assert ours_alone(ours, prompt, SETTINGS[name]) == theirs_alone(theirs, prompt, SETTINGS[name])
-    assert ours._engine_slot.engine.pool.held == 0
+    assert ours._engine_slot.engine.space.held == 0
 
 
 anything = st.fixed_dictionaries(
@@ -120,8 +120,8 @@ def contrastive(alpha: float, count: int, new: int = 12, **fields: Any) -> Decod
 def run(engine: Engine, prompt: list[int], decoding: Decoding) -> tuple[int, ...]:
     handle = engine.submit(prompt, decoding)
     while engine.step():
-        assert engine.pool.held <= engine._pages_needed(len(prompt), decoding)
-    assert engine.pool.held == 0
+        assert engine.space.held <= engine._most_bytes(len(prompt), decoding)
+    assert engine.space.held == 0
     return handle.result()[0].tokens
 
 
@@ -165,7 +165,7 @@ def test_a_remembered_beginning_is_read_again_since_its_states_are_wanted() -> N
     engine = Engine(backend, page_size=2)
     first = run(engine, prompt, contrastive(0.6, 4, new=3))
     assert backend.tokens_read == 9 + 3 * 4
-    assert engine.pool.remembered
+    assert engine.space.remembered
     assert run(engine, prompt, contrastive(0.6, 4, new=3)) == first
     assert backend.tokens_read == 2 * (9 + 3 * 4)
     run(engine, prompt, Decoding(one_by_one, Stopping(1)))
@@ -186,7 +186,7 @@ def test_what_rules_forbid_is_no_candidate() -> None:
 
 def test_its_forks_count() -> None:
     """Candidates share all but their own token, so that they need a page each beside the longest one's."""
-    engine = Engine(ToyBackend(), page_size=4, kv_tokens=4 * (6 + 4))
+    engine = Engine(ToyBackend(), page_size=4, kv_memory=6 + 4)
     assert len(run(engine, [1] * 4, contrastive(0.6, 5, new=20))) == 20
     with pytest.raises(CapacityError, match="44 tokens of KV store"):
         engine.submit([1] * 4, contrastive(0.6, 6, new=20))

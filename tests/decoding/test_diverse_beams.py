@@ -61,7 +61,7 @@ def test_sequences_and_scores_are_those_of_transformers(llama_pair: MakePair, na
     ours, theirs = llama_pair(seed)
     for prompt in PROMPTS:
         compare(ours, theirs, prompt, DIVERSE | SETTINGS[name])
-    assert ours._engine_slot.engine.pool.held == 0
+    assert ours._engine_slot.engine.space.held == 0
 
 
 anything = st.fixed_dictionaries(

@@ -90,7 +90,7 @@ def test_tokens_and_scores_are_those_of_transformers(llama_pair: MakePair, name:
         assert found.tolist() == expected.sequences.tolist()
         torch.testing.assert_close(scores, list(expected.scores), rtol=1e-5, atol=1e-4)
         assert ours.generate(ids, **asked).tolist() == found.tolist()
-    assert ours._engine_slot.engine.pool.held == 0
+    assert ours._engine_slot.engine.space.held == 0
 
 
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -165,7 +165,7 @@ def test_a_batch_gives_what_each_row_gives_alone(llama_pair: MakePair, name: str
         own = {"negative_prompt_ids": [NEGATIVES[row]]} if negative else {}
         new = ours.generate([prompt], **asked, **own)[0].tolist()[len(prompt) :]
         assert batch[row][width:] == new + [PAD] * (len(batch[row]) - width - len(new))
-    assert ours._engine_slot.engine.pool.held == 0
+    assert ours._engine_slot.engine.space.held == 0
 
 
 @pytest.mark.parametrize("name", ["both", "guided", "guided, both"])
@@ -237,10 +237,10 @@ def sourced(decoding: Decoding, *sources: Source) -> Decoding:
 
 def run(engine: Engine, prompt: list[int], decoding: Decoding) -> list[tuple[int, ...]]:
     handle = engine.submit(prompt, decoding)
-    most = engine._pages_needed(len(prompt), decoding)
+    most = engine._most_bytes(len(prompt), decoding)
     while engine.step():
-        assert engine.pool.held <= most
-    assert engine.pool.held == 0
+        assert engine.space.held <= most
+    assert engine.space.held == 0
     return [hypothesis.tokens for hypothesis in handle.result()]
 
 
@@ -296,7 +296,7 @@ def test_all_strategies_side_by_side_give_what_each_gives_alone(sources: tuple[S
     while engine.step():
         pass
     assert [[hypothesis.tokens for hypothesis in handle.result()] for handle in handles] == alone
-    assert engine.pool.held == 0
+    assert engine.space.held == 0
     assert alone[: len(alone) // 2] != alone[len(alone) // 2 :]
 
 
@@ -400,7 +400,7 @@ def test_what_is_remembered_of_shadows_is_reused() -> None:
 
 
 def test_shadows_count() -> None:
-    engine = Engine(ToyBackend(), page_size=4, kv_tokens=32)
+    engine = Engine(ToyBackend(), page_size=4, kv_memory=8)
     run(engine, [1, 2], sourced(GREEDY, GUIDANCE))
     with pytest.raises(CapacityError):
         engine.submit([1, 2], sourced(GREEDY, Guidance(2.0, np.ones(11, np.int64))))
@@ -423,7 +423,7 @@ def test_a_cancelled_or_failing_request_gives_its_shadows_back() -> None:
         pass
     with pytest.raises(RuntimeError, match="on purpose"):
         failing.result()
-    assert engine.pool.held == 0
+    assert engine.space.held == 0
 
 
 def test_the_trace_tells_the_layers() -> None:

@@ -51,7 +51,7 @@ def run(engine: Engine, *handles: Handle) -> list[list[Hypothesis]]:
 def alone(prompt: list[int], asked: Decoding, toy: ToyBackend | None = None) -> list[Hypothesis]:
     engine = Engine(toy or ToyBackend())
     [result] = run(engine, engine.submit(prompt, asked))
-    assert engine.pool.held == 0
+    assert engine.space.held == 0
     return result
 
 
@@ -109,9 +109,9 @@ def test_pages_held_are_those_of_live_hypotheses(name: str, prompt: list[int], p
         going = engine.step()
         live = request.sequences
         assert len(live) <= WIDTH
-        assert engine.pool.held == len({page for sequence in live for page in sequence.pages.tolist()})
-        assert engine.pool.held <= request.pages
-    assert engine.pool.held == 0
+        assert engine.space.held == len({page for sequence in live for page in sequence.tables[0].tolist()})
+        assert engine.space.held <= request.most_bytes
+    assert engine.space.held == 0
 
 
 company = st.lists(

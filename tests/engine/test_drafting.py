@@ -34,7 +34,7 @@ RULES = (RepetitionPenalty(1.3), NoRepeatNgrams(3))
 def finish(engine: Engine, *handles: Handle) -> list[tuple[int, ...]]:
     while engine.step():
         pass
-    assert engine.pool.held == 0
+    assert engine.space.held == 0
     return [handle.result()[0].tokens for handle in handles]
 
 
@@ -133,7 +133,7 @@ def test_drafts_of_a_model_in_a_batch_are_those_alone(pace: Callable[[], Pace], 
         ]
         others = [engine.submit([7, 7, 1], decoding) for decoding in (greedy, sampled)]
         results = finish(engine, *speculating, *others)
-        assert reader.pool.held == 0
+        assert reader.space.held == 0
         assert results[-2:] == [plain([7, 7, 1], greedy), plain([7, 7, 1], sampled)]
         return results[:-2]
 
@@ -149,7 +149,7 @@ def test_two_requests_draft_with_different_models() -> None:
     readers = [engine.add_reader(ToyBackend(seed=0)), engine.add_reader(engine.backend.truncated(1))]
     handles = [engine.submit([1, 2, 3], drafting(by_model(reader), greedy, reader)) for reader in readers]
     assert finish(engine, *handles) == [plain([1, 2, 3], greedy)] * 2
-    assert [reader.pool.held for reader in readers] == [0, 0]
+    assert [reader.space.held for reader in readers] == [0, 0]
 
 
 def test_a_batch_drafts_together_and_is_verified_together() -> None:

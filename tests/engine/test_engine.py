@@ -48,8 +48,8 @@ def alone(prompt: list[int], decoding: Decoding, **options: Any) -> list[tuple[i
 
 def assert_nothing_held(engine: Engine) -> None:
     assert engine.scheduler.idle
-    assert engine.pool.held == 0
-    assert not engine.pool._aside.any()
+    assert engine.space.held == 0
+    assert not engine.space.aside
 
 
 def plain_greedy(prompt: list[int], count: int, **kwargs: Any) -> tuple[int, ...]:
@@ -91,10 +91,10 @@ def test_a_full_beam_is_exhaustive_search() -> None:
 def test_beams_hold_no_more_than_live_hypotheses() -> None:
     engine = Engine(ToyBackend(), page_size=4)
     handle = engine.submit(list(range(10)) * 3, BEAM)
-    promised = engine.scheduler.waiting[0].pages
+    promised = engine.scheduler.waiting[0].most_bytes
     most = 0
     while engine.step():
-        most = max(most, engine.pool.held)
+        most = max(most, engine.space.held)
     assert handle.result()
     assert most <= promised
     assert most <= 7 + 3 * 4  # the prompt's seven whole pages once, and at most four of its own for each beam
@@ -117,13 +117,13 @@ def test_results_do_not_depend_on_company(
     asked: list[tuple[list[int], Decoding, int]], page_size: int, step_tokens: int, reuse: bool, tight: bool
 ) -> None:
     """Alone = batched = chunked = with reused prefixes = arriving at any step = in a store that is often full."""
-    needed = [Engine(ToyBackend(), page_size=page_size)._pages_needed(len(p), d) for p, d, _ in asked]
+    needed = [Engine(ToyBackend(), page_size=page_size)._most_bytes(len(p), d) for p, d, _ in asked]
     engine = Engine(
         ToyBackend(),
         page_size=page_size,
         step_tokens=step_tokens,
         reuse_prefixes=reuse,
-        kv_tokens=(max(needed) + 2) * page_size if tight else None,
+        kv_memory=max(needed) + 2 if tight else None,
     )
     handles: dict[int, Handle] = {}
     for step in range(13):
@@ -200,10 +200,10 @@ def test_pages_that_a_failed_requests_sequences_shared_are_cleared_too() -> None
     other = engine.submit([1, 2, 3, 4, 5], GREEDY)
     handle = engine.submit(range(10), Decoding(broken, Stopping(5), branches=3))
     engine.step()
-    held = {int(page) for sequence in handle._request.sequences for page in sequence.pages}
+    held = {int(page) for sequence in handle._request.sequences for page in sequence.tables[0]}
     finish(engine, other)
     assert len(held) == 3
-    assert not np.nan_to_num(engine._main._store.content[sorted(held)]).any()
+    assert not np.nan_to_num(engine._main._store.content[0][sorted(held)]).any()
     with pytest.raises(LookupError):
         handle.result()
     assert_nothing_held(engine)
@@ -333,8 +333,8 @@ def test_what_waits_for_a_shared_beginning_goes_on_when_the_weights_change(monke
 
 
 def test_what_cannot_fit_is_refused_up_front() -> None:
-    engine = Engine(ToyBackend(), page_size=4, kv_tokens=32)
-    with pytest.raises(CapacityError, match="kv_tokens"):
+    engine = Engine(ToyBackend(), page_size=4, kv_memory=8)
+    with pytest.raises(CapacityError, match="kv_memory"):
         engine.submit([1] * 30, GREEDY)
     with pytest.raises(CapacityError, match="3 sequences"):
         engine.submit([1] * 20, BEAM)
@@ -389,7 +389,7 @@ def test_memory_is_given_back() -> None:
     engine = Engine(ToyBackend(), page_size=4)
     finish(engine, engine.submit([1, 2] * 20, GREEDY))
     assert engine.store_bytes > 0
-    assert engine.pool.remembered > 0
+    assert engine.space.remembered > 0
     engine.release_memory()
     assert engine.store_bytes == 0
     assert finish(engine, engine.submit([1, 2] * 20, GREEDY)) == [alone([1, 2] * 20, GREEDY)]
@@ -399,9 +399,9 @@ def test_a_request_whose_numbers_break_leaves_none_of_them_behind() -> None:
     engine = Engine(ToyBackend(), page_size=4)
     handle = engine.submit([1, 2, 3] * 5, GREEDY)
     engine.step()
-    pages = handle._request.sequences[0].pages.tolist()
-    engine._main._store.content[pages] = np.nan
+    pages = handle._request.sequences[0].tables[0].tolist()
+    engine._main._store.content[0][pages] = np.nan
     handle._request.fail(ArithmeticError("broken numbers"))
-    assert not np.isnan(engine._main._store.content[pages]).any()
+    assert not np.isnan(engine._main._store.content[0][pages]).any()
     assert finish(engine, engine.submit([1, 2, 3] * 5, GREEDY)) == [alone([1, 2, 3] * 5, GREEDY)]
     assert_nothing_held(engine)

@@ -10,8 +10,9 @@ import pytest
 
 from engine.test_engine import GREEDY, SAMPLE, alone, assert_nothing_held, finish
 from engine.toy import ToyBackend
+from loquent.cache import Sequence
 from loquent.decoding.rules import Custom
-from loquent.engine import Engine, sharing
+from loquent.engine import Engine
 
 START = [1, 2, 3, 4] * 6
 
@@ -68,14 +69,14 @@ def test_who_waits_goes_on_when_the_prompt_ahead_ends_early(how: str) -> None:
 def test_a_prompts_pages_are_hashed_twice_however_long_it_waits(monkeypatch: pytest.MonkeyPatch, common: int) -> None:
     """Once to find what is remembered, and once as its pages fill; not at every step, nor with every neighbor."""
     hashed = 0
-    page_keys = sharing.page_keys
+    keys = Sequence.keys
 
-    def counting(tokens: np.ndarray, *args: Any) -> Any:
+    def counting(sequence: Sequence, tokens: np.ndarray) -> Any:
         nonlocal hashed
-        hashed += len(tokens)
-        return page_keys(tokens, *args)
+        hashed += len(sequence) + len(tokens)
+        return keys(sequence, tokens)
 
-    monkeypatch.setattr(sharing, "page_keys", counting)
+    monkeypatch.setattr(Sequence, "keys", counting)
     engine = Engine(ToyBackend(), page_size=4, step_tokens=4)
     handles = [engine.submit([*START[:common], *([token] * (32 - common))], GREEDY) for token in range(8)]
     finish(engine, *handles)

@@ -8,49 +8,75 @@ from typing import Any
 
 import numpy as np
 
+from loquent.cache import PLAIN, Coding, PageGroup, StoreKind
 from loquent.decoding.choice import Choice, Chosen
 from loquent.engine import Forward, Segment
 
 
 class ToyStore:
-    """Pages of (token, position) features."""
+    """Pages of (token, position) features. A coded page's tokens are negative: minus one, minus the token."""
 
-    bytes_per_page = 1
+    place, format = "memory", "toy"
 
-    def __init__(self, page_size: int) -> None:
-        self.page_size = page_size
-        self.content = np.full((0, page_size, 2), np.nan)
+    def __init__(self, page_size: int, groups: Sequence[PageGroup]) -> None:
+        self.page_size, self.groups = page_size, groups
+        self.content = [np.full((0, page_size, 2), np.nan) for _ in groups]
 
-    @property
-    def pages(self) -> int:
-        return len(self.content)
+    def pages(self, group: int) -> int:
+        return len(self.content[group])
 
-    def resize(self, pages: int) -> None:
+    def resize(self, group: int, pages: int) -> None:
         fresh = np.full((pages, self.page_size, 2), np.nan)
-        kept = min(pages, self.pages)
-        fresh[:kept] = self.content[:kept]
-        self.content = fresh
+        kept = min(pages, self.pages(group))
+        fresh[:kept] = self.content[group][:kept]
+        self.content[group] = fresh
 
-    def clear(self, pages: Sequence[int]) -> None:
-        self.content[list(pages)] = 0
+    def clear(self, group: int, pages: Sequence[int]) -> None:
+        self.content[group][list(pages)] = 0
 
-    def copy(self, sources: Sequence[int], targets: Sequence[int]) -> None:
+    def copy(self, group: int, sources: Sequence[int], targets: Sequence[int]) -> None:
+        assert self.groups[group].residual is None, "pages that never change need no copy"
         assert not set(sources) & set(targets)
-        self.content[list(targets)] = self.content[list(sources)]
+        self.content[group][list(targets)] = self.content[group][list(sources)]
+
+    def write(self, segment: Segment) -> None:
+        positions = np.arange(segment.start, segment.start + len(segment.tokens))
+        pages = segment.tables[0][positions // self.page_size]
+        assert (pages >= 0).all()
+        self.content[0][pages, positions % self.page_size] = np.stack([segment.tokens, positions], axis=1)
+        for group in range(1, len(self.groups)):
+            assert len(segment.tables[group]) == self.groups[group].stop(int(positions[-1]) + 1, self.page_size)
+            for index in range(segment.coded[group], len(segment.tables[group])):
+                self.content[group][segment.tables[group][index]] = self.content[0][segment.tables[0][index]]
+                self.content[group][segment.tables[group][index], :, 0] *= -1
+                self.content[group][segment.tables[group][index], :, 0] -= 1
+
+    def read(self, segment: Segment, end: int, first: int) -> np.ndarray:
+        """What the query at `end - 1` sees, from position `first` on, (positions, 2)."""
+        coded = 0 if len(self.groups) == 1 else self.groups[1].stop(end, self.page_size)
+        pages = range(first // self.page_size, -(-end // self.page_size))
+        forms = [int(index < coded) for index in pages]
+        numbers = [segment.tables[form][index] for form, index in zip(forms, pages)]
+        assert min(numbers, default=0) >= 0, "a page was read that had been given back"
+        found = np.concatenate([self.content[form][number] for form, number in zip(forms, numbers)])
+        return found[first % self.page_size :][: end - first]
 
 
 class ToyBackend:
     """Row t's logits are a fixed random function of all (token, position) pairs up to t, read back from the store.
 
     Layer 0 is an embedding of each pair, layer 1 sums the last three, layer 2 all of them, newer ones with more weight;
-    the final norm is tanh.
+    the final norm is tanh. With a `window`, layer 2 sums so many of the last. What is seen coded counts less.
     """
 
     tied = False
     selects = False
     free_rows = 8
 
-    def __init__(self, vocabulary: int = 11, seed: int = 0, max_positions: int | None = None) -> None:
+    def __init__(
+        self, vocabulary: int = 11, seed: int = 0, max_positions: int | None = None, window: int | None = None
+    ) -> None:
+        self.window = window
         self.vocabulary, self.max_positions, self.incremental, self.layers = vocabulary, max_positions, True, 2
         random = np.random.default_rng(seed)
         self.table = random.standard_normal((vocabulary, 64, 8))
@@ -67,16 +93,23 @@ class ToyBackend:
     def weights_changed(self) -> bool:
         return False
 
-    def open_store(self, page_size: int) -> ToyStore:
-        return ToyStore(page_size)
+    def open_store(self, page_size: int, kind: StoreKind = PLAIN) -> ToyStore:
+        if kind.coding is None:
+            return ToyStore(page_size, [PageGroup(1, self.window)])
+        # Windows within the residual too: they see nothing coded then, and the pages are there all the same.
+        groups = [PageGroup(4, kind.coding.residual + 1), PageGroup(1, self.window, kind.coding.residual)]
+        return ToyStore(kind.coding.group, groups)
 
     def prefix_key(self, span: int) -> Hashable:
         return None
 
-    def logits(self, tokens: Sequence[int]) -> np.ndarray:
+    def logits(self, tokens: Sequence[int], coding: Coding | None = None) -> np.ndarray:
         """The row behind `tokens`: what the model computes, without any store."""
         pairs = np.stack([np.asarray(tokens, float), np.arange(len(tokens), dtype=float)], axis=1)
-        return self._row(pairs)
+        if coding is not None:
+            coded = max(0, len(tokens) - coding.residual) // coding.group * coding.group
+            pairs[:coded, 0] = -1 - pairs[:coded, 0]
+        return self._row(pairs[-self.window :] if self.window else pairs)
 
     def _row(self, pairs: np.ndarray) -> np.ndarray:
         row: np.ndarray = self.head(self._state(pairs, self.layers)[None])[0]
@@ -88,6 +121,7 @@ class ToyBackend:
         pairs = pairs[-(1, 3, len(pairs))[layer] :]
         tokens, positions = pairs[:, 0].astype(int), pairs[:, 1].astype(int)
         weights = 0.7 ** np.arange(len(pairs))[::-1]
+        weights, tokens = np.where(tokens < 0, 0.8 * weights, weights), np.where(tokens < 0, -1 - tokens, tokens)
         summed = (self.table[tokens, positions % 64] * weights[:, None]).sum(axis=0)
         return np.tanh(summed) if layer == self.layers else summed
 
@@ -105,18 +139,16 @@ class ToyBackend:
 
     def run(self, store: ToyStore, segments: Sequence[Segment], hidden_layers: Sequence[int] = ()) -> Forward:
         for segment in segments:
-            positions = np.arange(segment.start, segment.start + len(segment.tokens))
-            pages, slots = segment.pages[positions // store.page_size], positions % store.page_size
-            store.content[pages, slots] = np.stack([segment.tokens, positions], axis=1)
+            store.write(segment)
         rows: list[np.ndarray] = []
         kept: dict[int, list[np.ndarray]] = {layer: [] for layer in hidden_layers}
         for segment in segments:
             stop = segment.start + len(segment.tokens)
-            context = store.content[segment.pages].reshape(-1, 2)
             ends = range(stop - segment.rows + 1, stop + 1)
-            rows += [self._row(context[:end]) for end in ends[segment.rows - segment.logit_rows :]]
+            seen = [store.read(segment, end, max(0, end - self.window) if self.window else 0) for end in ends]
+            rows += [self._row(pairs) for pairs in seen[segment.rows - segment.logit_rows :]]
             for layer, states in kept.items():
-                states += [self._state(context[:end], layer) for end in ends]
+                states += [self._state(pairs, layer) for pairs in seen]
             self.tokens_read += len(segment.tokens)
         hidden = {layer: np.array(states).reshape(-1, len(self.matrix)) for layer, states in kept.items()}
         return Forward(np.stack(rows) if rows else np.zeros((0, self.vocabulary), np.float32), hidden)

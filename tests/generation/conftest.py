@@ -26,5 +26,5 @@ def model(pair: tuple[Any, Any]) -> Iterator[Any]:
     if "_engine_slot" in vars(ours):
         engine = ours._engine_slot.engine
         assert engine.scheduler.idle
-        assert engine.pool.held == 0
-        assert not engine.pool._aside.any()
+        assert engine.space.held == 0
+        assert not engine.space.aside

@@ -38,7 +38,7 @@ def test_what_is_there_so_far_is_returned_and_nothing_is_held() -> None:
     cut = model.generate(prompts, max_new_tokens=12, streamer=Leaving(4))
     assert 3 + 4 <= cut.shape[1] < whole.shape[1]
     assert torch.equal(cut, whole[:, : cut.shape[1]])
-    assert engine_of(model).pool.held == 0
+    assert engine_of(model).space.held == 0
 
 
 def test_a_thread_whose_reader_left_ends_without_an_error() -> None:

@@ -47,7 +47,7 @@ def test_the_next_turn_reads_only_what_is_new(model: Any, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(engine.backend, "run", counting)
     again = model.generate(torch.cat([first, torch.tensor([[7, 8, 9]])], 1), max_new_tokens=4, do_sample=False)
-    assert read[0] < engine.pool.page_size + 4  # the unfinished page, and three tokens
+    assert read[0] < engine.space.page_size + 4  # the unfinished page, and three tokens
     assert torch.equal(again[:, : first.shape[1]], first)
 
 

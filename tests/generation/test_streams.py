@@ -101,7 +101,7 @@ def test_a_streamer_that_fails_cancels_the_generation(model: Any, fail_at: int) 
     assert recorder.calls[-1] == "end"
     engine = model._engine_slot.engine
     assert engine.scheduler.idle
-    assert engine.pool.held == 0
+    assert engine.space.held == 0
 
 
 @pytest.mark.parametrize("fail_at", [1, 2, 4])
@@ -111,7 +111,7 @@ def test_a_reader_who_leaves_gets_what_is_there(model: Any, fail_at: int) -> Non
     found = model.generate(PROMPTS, streamer=recorder, max_new_tokens=12).tolist()
     assert found == [row[: 3 + fail_at - 1] for row in whole]
     assert model._engine_slot.engine.scheduler.idle
-    assert model._engine_slot.engine.pool.held == 0
+    assert model._engine_slot.engine.space.held == 0
 
 
 def test_a_streamer_that_can_be_told_of_a_failure_is(model: Any) -> None:
@@ -232,10 +232,10 @@ def test_closing_early_frees_everything(model: Any, taken: int) -> None:
     engine = model._engine_slot.engine
     for _ in range(taken):
         next(events)
-    assert (engine.pool.held > 0) == (taken > 0)
+    assert (engine.space.held > 0) == (taken > 0)
     events.close()
     assert engine.scheduler.idle
-    assert engine.pool.held == 0
+    assert engine.space.held == 0
     assert list(events) == []
 
 

@@ -123,15 +123,15 @@ def test_changes_are_seen(model: Any, change: Callable[[Any], None], packed: boo
 def test_training_between_calls_keeps_the_engine_and_drops_what_it_remembers(model: Any) -> None:
     continued(model)
     engine = engine_of(model)
-    assert engine.pool.remembered
+    assert engine.space.remembered
     trained(model)
     engine.refresh()
-    assert not engine.pool.remembered
+    assert not engine.space.remembered
     assert engine_of(model) is engine
     engine.refresh()
     continued(model)
     engine.refresh()
-    assert engine.pool.remembered
+    assert engine.space.remembered
 
 
 def hooked(model: Any) -> None:

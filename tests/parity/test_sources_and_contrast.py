@@ -41,7 +41,7 @@ def ours(request: pytest.FixtureRequest, some_pair: Pair) -> Iterator[Any]:
     hooks = [module.register_forward_hook(lambda *_: None) for module in modules]
     yield some_pair.ours
     assert some_pair.ours.describe_backend().startswith(request.param)
-    assert some_pair.ours._engine_slot.engine.pool.held == 0
+    assert some_pair.ours._engine_slot.engine.space.held == 0
     for hook in hooks:
         hook.remove()
 

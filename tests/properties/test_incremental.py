@@ -30,7 +30,7 @@ def ask(model: Any, strategy: Any, text: list[int], **options: Any) -> None:
     while engine.step():
         pass
     handle.result()
-    assert engine.pool.held == 0
+    assert engine.space.held == 0
 
 
 @torch.no_grad()

@@ -115,8 +115,8 @@ def alone(model: Any, prompt: list[int], decoding: Decoding) -> list[tuple[int, 
 
 def assert_nothing_held(engine: Engine) -> None:
     assert engine.scheduler.idle
-    assert engine.pool.held == 0
-    assert not engine.pool._aside.any()
+    assert engine.space.held == 0
+    assert not engine.space.aside
     engine.release_memory()
     assert engine.store_bytes == 0
 
@@ -195,7 +195,7 @@ def test_generating_and_streaming(name: str, prompts: list[list[int]], how: dict
         row = model.generate([prompt], attention_mask=[[1] * len(prompt)], **arguments)[:, len(prompt) :].tolist()
         expected = found[number * copies : (number + 1) * copies]
         assert [tokens + [0] * (NEW - len(tokens)) for tokens in row] == expected
-    assert model._engine_slot.engine.pool.held == 0
+    assert model._engine_slot.engine.space.held == 0
 
 
 @pytest.mark.parametrize("name", EVERY)

@@ -144,8 +144,8 @@ def readers_of(engine: Engine) -> list[Reader]:
 def assert_nothing_held(engine: Engine) -> None:
     assert engine.scheduler.idle
     for reader in readers_of(engine):
-        assert reader.pool.held == 0
-        assert not reader.pool._aside.any()
+        assert reader.space.held == 0
+        assert not reader.space.aside
     engine.release_memory()
     assert engine.store_bytes == 0
 
@@ -250,7 +250,7 @@ def check_in_a_store_that_is_nearly_full(family: str, backend: str) -> None:
     with engine_with(model, page_size=2, kv_tokens=2 * most) as engine:
         handles = arriving(model)
         results = {name: rows_of(handle) for name, handle in handles.items()}
-        assert engine.pool.capacity <= most
+        assert engine.space.capacity <= most
     assert_equal(results, expected)
 
 
@@ -269,8 +269,8 @@ def test_pages_held_are_those_of_live_sequences(name: str, page_size: int) -> No
             live += [sequence.shadow for sequence in live if sequence.shadow is not None]
             for reader in readers_of(engine):
                 own = [sequence for sequence in live if sequence.home is reader]
-                assert reader.pool.held == len({page for sequence in own for page in sequence.pages.tolist()})
-            assert engine.pool.held <= sum(request.pages for request in requests)
+                assert reader.space.held == len({page for sequence in own for page in sequence.pages.tolist()})
+            assert engine.space.held <= sum(request.pages for request in requests)
         assert handle.done
 
 
@@ -315,4 +315,4 @@ def test_a_config_for_each_row(family: str) -> None:
     expected = [row.tokens for name in names for row in alone(family, USUAL, name)]
     assert [tuple(row[: len(tokens)]) for row, tokens in zip(found, expected)] == expected
     assert not any(any(row[len(tokens) :]) for row, tokens in zip(found, expected))
-    assert engine_of(model).pool.held == 0
+    assert engine_of(model).space.held == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +19,10 @@ Floats = NDArray[Any]
 def coded(numbers: Floats, bits: int) -> tuple[NDArray[np.uint8], np.float16, np.float16]:
     """Codes, minimum and step of one group of finite float32 numbers, (n,)."""
     low, high = numbers.min(), numbers.max()
-    minimum = _half_next_to(low, up=False)
-    step = _half_next_to((high - np.float32(minimum)) / np.float32(2**bits - 1), up=True)
+    # With 1 and 2 bits codes stand for the centres of equal cells, with more for the ends of the range too.
+    inset, steps = {1: (0.25, 1.5), 2: (0.125, 3.5), 4: (0, 15), 8: (0, 255)}[bits]
+    minimum = _half_next_to(low + np.float32(inset) * (high - low), up=False)
+    step = _half_next_to((high - np.float32(minimum)) / np.float32(steps), up=True)
     if step == 0:
         return np.zeros(len(numbers), np.uint8), minimum, step
     codes = np.rint((numbers - np.float32(minimum)) / np.float32(step))
@@ -59,6 +62,7 @@ class Kivi:
     """Takes the place of `loquent.torch.attention.attend` in a forward pass of one whole text, without a store."""
 
     coding: Coding
+    through_codes: Callable[[Floats, Floats, Coding], tuple[Floats, Floats]] = page_through_codes
 
     def attend(
         self,
@@ -76,7 +80,7 @@ class Kivi:
         size = self.coding.group
         for start in range(0, len(asked) - size + 1, size):
             page = slice(start, start + size)
-            read_keys[page], read_values[page] = page_through_codes(read_keys[page], read_values[page], self.coding)
+            read_keys[page], read_values[page] = self.through_codes(read_keys[page], read_values[page], self.coding)
         added = None if mask_values is None else mask_values[0][0].numpy()
         forms = (exact, (read_keys, read_values))
         read = [self._one(part, t, asked[t], *forms, added) for t in range(len(asked))]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from loquent.cache.budget import Budget
 from loquent.errors import CapacityError
 
 
@@ -23,13 +24,13 @@ class Extent:
 class PagePool:
     """Pages by number. A page is *held* (by sequences), *remembered* (free, its content kept for reuse), or *free*.
 
-    `capacity` grows as pages are needed, up to `limit`; the store behind it is resized by whoever runs the model.
+    `capacity` grows as pages are needed, within a budget; the store behind it is resized by whoever runs the model.
     Extents are a preference: a page set aside is still handed out when nothing else is left.
     """
 
-    def __init__(self, page_size: int, limit: int | None = None) -> None:
-        self.page_size = page_size
-        self.limit = limit
+    def __init__(self, page_size: int, bytes_per_page: int = 1, budget: Budget | None = None) -> None:
+        self.page_size, self.bytes_per_page = page_size, bytes_per_page
+        self.budget = Budget() if budget is None else budget
         self._holders: NDArray[np.int32] = np.zeros(0, np.int32)
         self._aside: NDArray[np.bool_] = np.zeros(0, np.bool_)
         self._remembered: OrderedDict[int, Callable[[int], None]] = OrderedDict()  # page -> what to tell when it goes
@@ -45,6 +46,11 @@ class PagePool:
         return int(np.count_nonzero(self._holders))
 
     @property
+    def aside(self) -> int:
+        """How many pages are set aside for sequences."""
+        return int(np.count_nonzero(self._aside))
+
+    @property
     def remembered(self) -> int:
         """How many free pages keep their content for reuse."""
         return len(self._remembered)
@@ -54,9 +60,9 @@ class PagePool:
         return -(-tokens // self.page_size)
 
     def set_aside(self, pages: int) -> Extent:
-        """A run of `pages` consecutive free page numbers, or an empty extent where there is no room for one."""
+        """A run of `pages` consecutive free page numbers, or an empty extent where room is short."""
         start = self._find_run(pages)
-        if start is None and self._grow(pages):
+        if start is None and self.budget.has_plenty(pages * self.bytes_per_page) and self._grow(pages):
             start = self._find_run(pages)
         if start is None:
             return Extent(0, 0)
@@ -73,7 +79,8 @@ class PagePool:
         Raises CapacityError when every page is held.
         """
         preferred = extent.start + index
-        page = preferred if preferred < extent.stop and not self._holders[preferred] else self._any_page()
+        is_free = preferred < extent.stop and preferred < self.capacity and not self._holders[preferred]
+        page = preferred if is_free else self._any_page()
         forget = self._remembered.pop(page, None)
         if forget:
             forget(page)
@@ -107,7 +114,13 @@ class PagePool:
         top = int(used[-1]) + 1 if len(used) else 0
         for page in [page for page in self._remembered if page >= top]:
             self._remembered.pop(page)(page)
+        self.budget.give((self.capacity - top) * self.bytes_per_page)
         self._holders, self._aside = self._holders[:top].copy(), self._aside[:top].copy()
+
+    def reclaim(self) -> None:
+        """`shrink`, and set nothing aside any more: other pools need the room."""
+        self._aside[:] = False
+        self.shrink()
 
     def _find_run(self, pages: int) -> int | None:
         """The first run of free pages long enough, or failing that one that costs remembered content."""
@@ -138,7 +151,7 @@ class PagePool:
         raise CapacityError(f"all {self.capacity} pages of the KV store are held")
 
     def _grow(self, pages: int) -> bool:
-        if self.limit is not None and self.capacity + pages > self.limit:
+        if not self.budget.take(pages * self.bytes_per_page):
             return False
         self._holders = np.concatenate([self._holders, np.zeros(pages, np.int32)])
         self._aside = np.concatenate([self._aside, np.zeros(pages, np.bool_)])

@@ -60,6 +60,10 @@ class PrefixIndex:
             pages.append(self._page_of[key])
         return pages
 
+    def pages(self, keys: list[PageKey]) -> list[int]:
+        """The pages of known keys."""
+        return [self._page_of[key] for key in keys]
+
     def forget(self, page: int) -> None:
         """The page's content is about to change."""
         key = self._key_of.pop(page, None)

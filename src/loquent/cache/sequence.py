@@ -4,30 +4,45 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from collections.abc import Sequence as Items
+from itertools import repeat
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from loquent.cache.memory import Memory
-from loquent.cache.pool import Extent, PagePool
-from loquent.cache.prefix import PageKey, PrefixIndex, page_keys
+from loquent.cache.prefix import PageKey, page_keys
+from loquent.cache.space import PageSpace
+from loquent.cache.table import PageTable
+from loquent.errors import CapacityError
+
+
+class PageCopy(NamedTuple):
+    """A page that must be copied before a sequence writes to the copy."""
+
+    group: int
+    source: int
+    target: int
 
 
 class Sequence:
     """Tokens and their place in a KV store. A strategy forks, rewinds and closes it; only the engine makes it grow.
 
+    Its text is all that has been read. The store may hold less of it (`stored`), where its pages were needed elsewhere:
+    the rest is read again before anything else is.
+
     `room` is how many tokens it is expected to reach, so that its pages can be consecutive; `span` the longest it may
-    become; `salt` what its content depends on besides tokens.
+    become; `salt` what its content depends on besides tokens. `tables`: its first ones, if not empty.
     """
 
     def __init__(
         self,
-        pool: PagePool,
+        space: PageSpace,
         *,
         span: int,
         room: int = 0,
-        prefixes: PrefixIndex | None = None,
         salt: Hashable = None,
+        tables: list[PageTable] | None = None,
     ) -> None:
         self.span = span
         self.closed = False
@@ -36,17 +51,21 @@ class Sequence:
         self.memory = Memory()  # of the rules that act on the rows behind it
         self.home: object = None  # who opened it, and reads it
         self.shadow: Sequence | None = None  # another that forks, rewinds and closes with it
-        self._pool, self._prefixes = pool, prefixes
-        self._extent = pool.set_aside(pool.pages_for(room)) if room else Extent(0, 0)
+        self.stored = 0  # how many of the first tokens the store holds
+        self._space, self._page_size = space, space.page_size
+        self._tables = _new_tables(space, room) if tables is None else tables
         self._buffer: NDArray[np.int64] = np.zeros(max(room, 16), np.int64)
         self._length = self._coming = 0
-        self._pages: list[int] = []
-        self._table: NDArray[np.int64] = np.zeros(16, np.int64)  # the first `_tabled` pages, and room for more
-        self._tabled = 0
-        self._keys: list[PageKey] = []  # of the whole pages offered to the index
+        self._keys: list[PageKey] = []  # of the text's whole pages, as far as they were needed
+        self._offered = 0  # how many of the first pages can be found by their keys
 
     def __len__(self) -> int:
         return self._length
+
+    @property
+    def missing(self) -> int:
+        """How many of its last tokens the store does not hold, and are to be read again."""
+        return self._length - self.stored
 
     @property
     def tokens(self) -> NDArray[np.int64]:
@@ -56,7 +75,7 @@ class Sequence:
     @property
     def coming(self) -> NDArray[np.int64]:
         """The tokens that `prepare` made room for, (count,); a view that is right until the next ones."""
-        return self._buffer[self._length : self._coming]
+        return self._buffer[self.stored : self._coming]
 
     @property
     def text(self) -> NDArray[np.int64]:
@@ -64,30 +83,29 @@ class Sequence:
         return self._buffer[: self._coming]
 
     @property
-    def pages(self) -> NDArray[np.int64]:
-        """The page table, (pages,); a view that is right until the next change, and not to be written to."""
-        count, tabled = len(self._pages), self._tabled
-        if tabled < count:
-            if count > len(self._table):
-                self._table = np.concatenate([self._table, np.zeros(count, np.int64)])
-            self._table[tabled:count] = self._pages[tabled:]
-            self._tabled = count
-        return self._table[:count]
+    def tables(self) -> tuple[NDArray[np.int64], ...]:
+        """The page numbers of each of the store's groups; views that are right until the next change."""
+        return tuple([table.array for table in self._tables])
+
+    @property
+    def coded(self) -> tuple[int, ...]:
+        """For each of the store's groups, how many pages held their codes before `prepare`."""
+        return tuple([table.ready for table in self._tables])
 
     def fork(self) -> Sequence:
         """A second sequence with the same tokens; both share every page until one of them writes to it."""
         if self.closed:
             raise ValueError("a closed sequence cannot be forked")
-        twin = Sequence(self._pool, span=self.span, prefixes=self._prefixes, salt=self.salt)
-        twin._buffer, twin._length, twin._pages = self._buffer.copy(), self._length, list(self._pages)
-        twin._coming, twin._table, twin._tabled = self._length, self._table.copy(), self._tabled
-        twin._keys, twin.family, twin.memory = list(self._keys), self.family, self.memory.fork()
+        tables = [table.fork() for table in self._tables]
+        twin = Sequence(self._space, span=self.span, salt=self.salt, tables=tables)
+        twin._buffer, twin._length, twin.stored = self._buffer.copy(), self._length, self.stored
+        twin._coming = twin.stored
+        twin._keys, twin._offered = list(self._keys), self._offered
+        twin.family, twin.memory = self.family, self.memory.fork()
         twin.home = self.home
         if self.shadow is not None:
             twin.shadow = self.shadow.fork()
         twin.family.append(twin)
-        for page in twin._pages:
-            self._pool.share(page)
         return twin
 
     def rewind(self, length: int) -> None:
@@ -96,21 +114,24 @@ class Sequence:
             raise ValueError(f"a sequence of {self._length} tokens cannot be rewound to {length}")
         if self.shadow is not None:
             self.shadow.rewind(max(0, len(self.shadow) - (self._length - length)))
-        kept = self._pool.pages_for(length)
-        for page in self._pages[kept:]:
-            self._release(page)
-        del self._pages[kept:]
-        self._tabled = min(self._tabled, kept)
-        del self._keys[length // self._pool.page_size :]
-        self._length = self._coming = length
+        self._length = length
+        del self._keys[length // self._page_size :]
+        self._keep(min(self.stored, length))
         self.memory.rewind(length)
+
+    def evict(self) -> None:
+        """Give back every page; the text stays, and is read again before the sequence is read on."""
+        self._keep(0)
+        for table in self._tables:
+            table.give_up()
 
     def close(self) -> None:
         """Give back every page; closing twice is allowed, reading a closed sequence is not."""
         if self.closed:
             return
         self.rewind(0)
-        self._pool.give_up(self._extent)
+        for table in self._tables:
+            table.give_up()
         self.closed = True
         self.home = None  # an engine, which nobody keeps by keeping what it read
         if self.shadow is not None:
@@ -118,71 +139,116 @@ class Sequence:
         if self in self.family:
             self.family.remove(self)
 
-    def disown(self) -> list[int]:
-        """The pages that nobody else holds, whose content is not to be found by anybody any more."""
-        own = [page for page in self._pages if not self._pool.is_shared(page)]
-        if self._prefixes is not None:
-            for page in own:
-                self._prefixes.forget(page)
-        return own
+    def disown(self) -> list[tuple[int, list[int]]]:
+        """The pages that nobody else holds, by group, whose content is not to be found by anybody any more."""
+        return [(group, table.disown()) for group, table in enumerate(self._tables)]
 
-    def adopt_prefix(self, tokens: Items[int] | NDArray[np.int64], keys: list[PageKey] | None = None) -> int:
-        """Start with the longest remembered beginning of `tokens`; returns how many tokens that covers.
+    def keys(self, tokens: Items[int] | NDArray[np.int64] = ()) -> list[PageKey]:
+        """The keys of the whole pages of its text, followed by `tokens`."""
+        keys = page_keys(self.tokens, self._page_size, self.salt, self._keys)
+        if not len(tokens):
+            return list(keys)
+        return page_keys(np.concatenate([self.tokens, tokens]), self._page_size, self.salt, list(keys))
 
-        `keys` are those of the pages that it may cover, where they are known.
+    def adopt_prefix(self, tokens: Items[int] | NDArray[np.int64] = (), keys: list[PageKey] | None = None) -> int:
+        """Start with the longest remembered beginning of its text, followed by `tokens`, where it holds nothing yet.
+
+        `keys` are those of the pages that it may cover, where they are known. Returns how many of `tokens` it covers.
         """
-        if self._prefixes is None or self._length:
+        if self._space.prefixes is None or self.stored:
             return 0
-        if keys is None:
-            keys = page_keys(np.asarray(tokens, np.int64), self._pool.page_size, self.salt)
-        pages = self._prefixes.longest(keys)
-        for page in pages:
-            self._pool.share(page)
-        self._pages, self._keys, self._tabled = pages, keys[: len(pages)], 0
-        self._put(tokens[: len(pages) * self._pool.page_size])
-        self._length = self._coming
-        return self._length
+        keys = self.keys(tokens) if keys is None else keys
+        count = self._space.known(keys)
+        stored = count * self._page_size
+        for table in self._tables:
+            first, stop = table.group.first(stored, self._page_size), table.group.stop(stored, self._page_size)
+            first = min(first, stop)
+            table.adopt(first, keys[first:stop])
+        gained = max(0, stored - self._length)
+        self._put(tokens[:gained])
+        self._keys, self._offered = keys[: max(count, len(self._keys))], count
+        self.stored, self._coming = stored, stored
+        self._length += gained
+        return gained
 
-    def prepare(self, tokens: Items[int] | NDArray[np.int64]) -> list[tuple[int, int]]:
-        """Make room for `tokens`, the next to be read, in pages of its own.
+    def prepare(self, tokens: Items[int] | NDArray[np.int64], again: int = 0) -> list[PageCopy]:
+        """Make room for the next `again` missing tokens and then for `tokens`, which follow its text.
 
-        Returns the page copies (source, target) that must happen before those tokens are written.
+        Returns the page copies that must happen before they are written.
+
+        Raises:
+            CapacityError: there is no page left; nothing has changed.
         """
         self._put(tokens)
-        copies: list[tuple[int, int]] = []
-        pages, page_size = self._pages, self._pool.page_size
-        first = self._length // page_size
-        if first < len(pages) and (
-            self._pool.is_shared(pages[first]) or (self._prefixes is not None and self._prefixes.knows(pages[first]))
-        ):
-            copies.append((pages[first], self._pool.allocate(self._extent, first)))
-            self._release(pages[first])
-            pages[first], self._tabled = copies[0][1], min(self._tabled, first)
-        while len(pages) * page_size < self._coming:
-            pages.append(self._pool.allocate(self._extent, len(pages)))
+        self._coming = self.stored + again + len(tokens)
+        copies: list[PageCopy] = []
+        counts: list[int] = []
+        for group, table in enumerate(self._tables):
+            counts.append(len(table.pages))
+            try:
+                copy = table.reach(self.stored, self._coming)
+            except CapacityError:
+                self._undo(counts[:-1], copies)
+                raise
+            if copy is not None:
+                copies.append(PageCopy(group, *copy))
         return copies
 
     def extend(self) -> None:
         """The tokens that `prepare` made room for have been written; whole pages are offered for reuse."""
-        self._length = self._coming
-        if self._prefixes is None:
-            return
-        offered, whole = len(self._keys), self._length // self._pool.page_size
-        if offered < whole:
-            page_keys(self.tokens, self._pool.page_size, self.salt, self._keys)
-            for index in range(offered, whole):
-                self._prefixes.add(self._keys[index], self._pages[index])
+        self.stored = self._coming
+        self._length = max(self._length, self.stored)
+        whole = self.stored // self._page_size
+        if whole > self._offered:
+            self._offer(whole)
+        if self._space.is_coded:
+            for table in self._tables:
+                if table.group.residual is not None and table.ready < len(table.pages):
+                    table.offer(self._keys, table.ready, len(table.pages))
+                    table.ready = len(table.pages)
+
+    def _offer(self, whole: int) -> None:
+        """Let the first `whole` pages be found by their keys."""
+        if self._space.prefixes is not None:
+            if len(self._keys) < whole:
+                page_keys(self.tokens, self._page_size, self.salt, self._keys)
+            for table in self._tables:
+                if table.group.residual is None:
+                    table.offer(self._keys, self._offered, whole)
+        self._offered = whole
+
+    def _keep(self, stored: int) -> None:
+        """Let the store hold the first `stored` tokens, or none where it does not hold all that they need."""
+        size = self._page_size
+        if any(table.first > table.group.first(stored, size) for table in self._tables):
+            stored = 0
+        for table in self._tables:
+            # Of a coded group's pages those stay that are of these tokens alone.
+            table.cut(stored // size if table.group.residual is not None else -(-stored // size))
+        self.stored = self._coming = stored
+        self._offered = min(self._offered, stored // size)
+
+    def _undo(self, counts: list[int], copies: list[PageCopy]) -> None:
+        """Take back what `prepare` has done to the first tables, which had so many pages."""
+        copied = {copy.group: (copy.source, copy.target) for copy in copies}
+        for group, (table, count) in enumerate(zip(self._tables, counts)):
+            if group in copied:
+                table.undo(copied[group], count)
+            else:
+                table.cut(count)
+        self._coming = self.stored
 
     def _put(self, tokens: Items[int] | NDArray[np.int64]) -> None:
-        """Write `tokens` behind those read."""
-        self._coming = self._length + len(tokens)
-        if self._coming > len(self._buffer):
-            self._buffer = np.concatenate([self.tokens, np.zeros(self._coming, np.int64)])
+        """Write `tokens` behind its text."""
+        stop = self._length + len(tokens)
+        if stop > len(self._buffer):
+            self._buffer = np.concatenate([self.tokens, np.zeros(stop, np.int64)])
         if len(tokens) == 1:  # mostly, and many times faster than a slice
             self._buffer[self._length] = tokens[0]
         else:
-            self._buffer[self._length : self._coming] = tokens
+            self._buffer[self._length : stop] = tokens
 
-    def _release(self, page: int) -> None:
-        prefixes = self._prefixes
-        self._pool.release(page, prefixes.forget if prefixes is not None and prefixes.knows(page) else None)
+
+def _new_tables(space: PageSpace, room: int) -> list[PageTable]:
+    indexes = space.prefixes or repeat(None)
+    return [PageTable(*place, room) for place in zip(space.groups, space.pools, indexes)]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from loquent.errors import ArgumentError, CheckpointError
+from loquent.sizes import shown_size
 from loquent.version import __version__
 
 _LIBRARIES = ("numpy", "tokenizers", "safetensors", "huggingface_hub", "jinja2", "array-api-compat", "array-api-extra")
@@ -116,7 +117,7 @@ def _memory() -> Finding:
         free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
     except (AttributeError, OSError, ValueError):
         return Finding("memory", "unknown")
-    return Finding("memory", f"{_size(total)}, {_size(free)} free, {_huge_pages()}")
+    return Finding("memory", f"{shown_size(total)}, {shown_size(free)} free, {_huge_pages()}")
 
 
 def _huge_pages() -> str:
@@ -136,7 +137,7 @@ def _gpu() -> Finding:
     if not torch.cuda.is_available():
         return Finding("gpu", "none that torch can use")
     devices = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
-    return Finding("gpu", "; ".join(f"{device.name}, {_size(device.total_memory)}" for device in devices))
+    return Finding("gpu", "; ".join(f"{device.name}, {shown_size(device.total_memory)}" for device in devices))
 
 
 def _hub() -> Iterator[Finding]:
@@ -144,7 +145,7 @@ def _hub() -> Iterator[Finding]:
 
     cache = _cache_folder()
     size = sum(path.lstat().st_size for path in cache.rglob("*") if path.is_file() and not path.is_symlink())
-    yield Finding("cache of the hub", f"{cache} ({_size(size)})" if cache.exists() else f"{cache} (not there yet)")
+    yield Finding("cache of the hub", f"{cache} ({shown_size(size)})" if cache.exists() else f"{cache} (not there yet)")
     yield Finding("offline mode", "on (HF_HUB_OFFLINE)" if is_offline({}) else "off")
     if os.environ.get("HF_ENDPOINT"):
         yield Finding("hub", os.environ["HF_ENDPOINT"])
@@ -167,12 +168,3 @@ def _default_model() -> Finding:
         remedy = "not in this installation. Install Loquent again, or name a model with --model"
         return Finding("default model", "missing", remedy)
     return Finding("default model", str(folder))
-
-
-def _size(size: int) -> str:
-    amount = float(size)
-    for unit in ("B", "KiB", "MiB"):
-        if amount < 1024:
-            return f"{amount:.0f} {unit}"
-        amount /= 1024
-    return f"{amount:.1f} GiB"

@@ -81,6 +81,7 @@ class Decoding:
     shadow: int = 0  # how many tokens the prompt of each sequence's shadow has; 0: sequences have none
     store: StoreKind = PLAIN  # how its keys and values are kept
     readers: tuple[Any, ...] = ()  # further models that it reads with, as the engine opened them
+    home: Any = None  # the reader that keeps them so, as the engine opened it; None: the engine's own, plain one
     traced: bool = False  # whether the strategy tells of its way
     recorded: frozenset[Recorded] = frozenset()  # what is kept of the rows that tokens are chosen from
     deadline: float | None = None  # the `time.monotonic()` at which it ends with what is there, be it nothing

@@ -166,7 +166,7 @@ def _gather(asked: Asked, share: Share, forward: Forward, lenses: _Lenses, row: 
     want, pending = asked.want, share.pending
     left = pending.left  # of the read, behind this share
     asked.parts = [] if asked.parts is None else asked.parts
-    count = max(0, min(share.count, want.rows(len(pending.read.tokens)) - left))
+    count = max(0, min(share.count - share.again, want.rows(len(pending.read.tokens)) - left))
     if isinstance(want, Likelihood):
         asked.parts.append(_likelihood(share, forward.logits[scored - count : scored, :]))
     elif count:

@@ -9,17 +9,19 @@ from weakref import WeakSet
 import numpy as np
 from numpy.typing import NDArray
 
-from loquent.cache import PagePool, Sequence
+from loquent.cache import PLAIN, Budget, PageCopy, PageSpace, Sequence, StoreKind
 from loquent.decoding.recording import Recording
 from loquent.decoding.task import Decoding, Task
 from loquent.engine.backend import Backend
 from loquent.engine.choosing import Chooser
 from loquent.engine.delivery import deliver, select
 from loquent.engine.fair_lock import FairLock
-from loquent.engine.reader import Reader
+from loquent.engine.reader import Reader, StoreMemory
 from loquent.engine.request import Handle, Request
+from loquent.engine.room import MostPages, longest_span
 from loquent.engine.scheduler import Scheduler, Share
 from loquent.errors import CapacityError
+from loquent.sizes import shown_size
 
 
 class Engine:
@@ -30,7 +32,7 @@ class Engine:
     Args:
         backend: the model.
         page_size: tokens per page of the KV store.
-        kv_tokens: how many tokens the store may hold (None: as many as requests need).
+        kv_memory: how many bytes of keys and values its stores may hold in memory (None: as many as requests need).
         step_tokens: how many tokens a step reads at most; longer prompts are read in chunks.
         max_running: how many requests run at once; the others wait their turn.
         reuse_prefixes: whether requests that share a beginning share its pages.
@@ -41,20 +43,21 @@ class Engine:
         backend: Backend,
         *,
         page_size: int = 16,
-        kv_tokens: int | None = None,
+        kv_memory: int | None = None,
         step_tokens: int = 2048,
         max_running: int = 256,
         reuse_prefixes: bool = True,
     ) -> None:
         self.page_size, self.reuse_prefixes = page_size, reuse_prefixes
-        pages = None if kv_tokens is None else kv_tokens // page_size
-        self._main = Reader(backend, page_size, pages, reuse_prefixes)
+        self._budget = Budget(kv_memory)
+        self._main = Reader(backend, PLAIN, page_size, self._budget, reuse_prefixes)
         self._further: WeakSet[Reader] = WeakSet()  # they live as long as their owners and the requests that read
-        self.scheduler = Scheduler(step_tokens, max_running, self.pool.limit)
+        self.scheduler = Scheduler(step_tokens, max_running)
+        self._alone: Request | None = None  # the last that had to give way to itself
         self.lock = FairLock()
         self._steps_within = 0  # more than one where a caller's rule or criterion generates with the same model
         self._leaving: list[Request] = []  # cancelled within a step, which may still be working on them
-        self.steps = 0
+        self._submitted = self.steps = 0
 
     @property
     def backend(self) -> Backend:
@@ -62,17 +65,36 @@ class Engine:
         return self._main.backend
 
     @property
-    def pool(self) -> PagePool:
-        """Who holds which page of the model's store."""
-        return self._main.pool
+    def space(self) -> PageSpace:
+        """Who holds which page of the model's own store."""
+        return self._main.space
 
-    def add_reader(self, backend: Backend) -> Reader:
-        """Let requests read with another model too, such as a draft (`Decoding.readers`), with a store of its own.
+    @property
+    def kv_memory(self) -> int | None:
+        """How many bytes of keys and values its stores may hold in memory; None: as many as requests need."""
+        return self._budget.limit
 
-        It lasts as long as the caller or a running request holds it.
+    @kv_memory.setter
+    def kv_memory(self, limit: int | None) -> None:
+        with self.lock:
+            self._budget.limit = limit
+
+    def memory(self) -> list[StoreMemory]:
+        """What its stores take, by group of pages."""
+        with self.lock:
+            return [memory for reader in self._readers() for memory in reader.memory()]
+
+    def add_reader(self, backend: Backend, kind: StoreKind = PLAIN) -> Reader:
+        """Let requests read with another model too, such as a draft, or keep what they read in another kind of store.
+
+        It lasts as long as the caller or a running request holds it (`Decoding.readers`, `Decoding.home`).
+
+        Raises:
+            ArgumentError: a kind that the backend cannot have.
+            MissingExtraError: a library that the kind needs is not installed.
         """
         with self.lock:
-            reader = Reader(backend, self.page_size, None, self.reuse_prefixes)
+            reader = Reader(backend, kind, self.page_size, self._budget, self.reuse_prefixes)
             self._further.add(reader)
             return reader
 
@@ -83,21 +105,25 @@ class Engine:
             CapacityError: it cannot fit into the store even alone.
         """
         tokens = np.asarray(prompt, np.int64)
-        pages = self._pages_needed(len(tokens), decoding)
-        if self.pool.limit is not None and pages > self.pool.limit:
-            size = self.pool.page_size
+        home = decoding.home or self._main
+        most_bytes = self._most_bytes(len(tokens), decoding)
+        limit = home.space.budget.limit
+        if limit is not None and most_bytes > limit:
             raise CapacityError(
-                f"The request may need {pages * size} tokens of KV store ({len(tokens)} of prompt, "
-                f"{decoding.stopping.max_new_tokens} new, in {decoding.branches} sequences), "
-                f"and there are {self.pool.limit * size}. Ask for fewer, or give the engine more kv_tokens."
+                f"The request may need {shown_size(most_bytes)} of keys and values ({len(tokens)} tokens of prompt, "
+                f"{decoding.stopping.max_new_tokens} new, in {decoding.branches} sequences), and kv_memory is "
+                f"{shown_size(limit)}. Ask for fewer tokens, raise kv_memory, or keep them in fewer bits or in a file: "
+                'cache_implementation="quantized" or "offloaded".'
             )
         task = Task(tokens, decoding, open=lambda reader=None, prompt=None: self._open(request, reader, prompt))
         recording = Recording(decoding.recorded) if decoding.recorded else None
         # A backend that selects uses up the rows that are to be recorded.
-        selects = any(reader.backend.selects for reader in (self._main, *decoding.readers))
+        selects = any(reader.backend.selects for reader in (home, *decoding.readers))
         chooser = Chooser(task) if selects and recording is None else None
-        request = Request(task, pages, _clear, chooser, recording=recording)
+        request = Request(task, most_bytes, _clear, chooser, recording=recording)
         with self.lock:
+            self._submitted += 1
+            request.arrival = self._submitted
             self.scheduler.add(request)
         return Handle(request, self._cancel)
 
@@ -107,12 +133,15 @@ class Engine:
             self._steps_within += 1
             try:
                 self.scheduler.expire(time.monotonic)
-                for request in self.scheduler.admit():
-                    request.start()
-                further = self._used()
-                if not further or not self._waits_for_drafts():
-                    self._pass(self._main, bool(further))
-                for reader in further:
+                for request in self.scheduler.admit(self._has_room):
+                    self._alone = self._alone if request is self._alone else None
+                    if request.strategy is None:
+                        request.start()
+                readers, drafts = self._used()
+                if not drafts or not self._waits_for_drafts():
+                    for reader in readers:
+                        self._pass(reader, len(readers) + len(drafts) > 1)
+                for reader in drafts:
                     self._pass(reader, True)
             finally:
                 self._steps_within -= 1
@@ -139,13 +168,16 @@ class Engine:
     def _readers(self) -> list[Reader]:
         return [self._main, *self._further]
 
-    def _used(self) -> list[Reader]:
-        """The further readers that running requests read with, in the order of the requests."""
-        readers: dict[Reader, None] = {}
+    def _used(self) -> tuple[list[Reader], list[Reader]]:
+        """What running requests read with, in their order: the model, with its stores, and further models."""
+        homes: dict[Reader, None] = {}
+        drafts: dict[Reader, None] = {}
         for request in self.scheduler.running:
-            if request.task.decoding.readers:
-                readers |= dict.fromkeys(request.task.decoding.readers)
-        return list(readers)
+            decoding = request.task.decoding
+            homes[decoding.home or self._main] = None
+            if decoding.readers:
+                drafts |= dict.fromkeys(decoding.readers)
+        return list(homes), list(drafts)
 
     def _waits_for_drafts(self) -> bool:
         """Whether the model's pass is put off until the drafts of all requests are ready to be verified in it.
@@ -153,7 +185,7 @@ class Engine:
         A pass over many drafts costs little more than over one. Where somebody waits who does not draft, it is not.
         """
         ends, prompts = self.scheduler.pending()
-        drafting = any(pending.read.sequence.home is not self._main for pending in ends)
+        drafting = any(pending.read.sequence.home in pending.request.task.decoding.readers for pending in ends)
         return drafting and all(pending.request.task.decoding.readers for pending in (*ends, *prompts))
 
     def _pass(self, reader: Reader, among_others: bool) -> None:
@@ -166,30 +198,104 @@ class Engine:
         if shares:
             self._serve(reader, shares)
 
-    def _span(self, prompt: int, decoding: Decoding) -> int:
-        """The longest that a sequence of the request becomes."""
-        whole = prompt + decoding.stopping.max_new_tokens
-        return min(whole, decoding.context) if decoding.context else whole
+    # --- room --------------------------------------------------------------------------------------------------------
 
-    def _pages_needed(self, prompt: int, decoding: Decoding) -> int:
-        """The most pages that the request holds at once, with the shadows of its sequences."""
-        pages = self._pages_of_branches(prompt, decoding)
-        return pages + (self._pages_of_branches(decoding.shadow, decoding) if decoding.shadow else 0)
+    def _has_room(self, request: Request) -> bool:
+        """Whether a waiting request may start, or go on.
 
-    def _pages_of_branches(self, prompt: int, decoding: Decoding) -> int:
-        """The most pages of as many sequences as there are branches: they share whole pages of the prompt."""
-        span = self._span(prompt, decoding)
-        if decoding.own_tokens:  # so many may begin in the middle of a page
-            return self.pool.pages_for(span) + (decoding.branches - 1) * (
-                1 + self.pool.pages_for(decoding.own_tokens - 1)
-            )
-        shared = min(prompt, span) // self.pool.page_size if decoding.branches > 1 else 0
-        copied = 1 if decoding.branches > 1 else 0  # a page and its copy, for the moment of copying
-        return shared + decoding.branches * (self.pool.pages_for(span) - shared) + copied
+        Those that run may still grow and take its pages away. Where pages cannot be taken away, all that it may ever
+        hold is set aside for it.
+        """
+        home = request.task.decoding.home or self._main
+        limit = home.space.budget.limit
+        if limit is None or not self.scheduler.running:
+            return True
+        if not self._may_evict():
+            return sum(other.most_bytes for other in self.scheduler.running) + request.most_bytes <= limit
+        spaces = dict.fromkeys(reader.space for reader in self._readers() if reader.space.budget is home.space.budget)
+        soon = sum(space.held_bytes for space in spaces)
+        soon += sum(self._unread_bytes(other) for other in self.scheduler.running)
+        return soon + self._unread_bytes(request) <= limit
+
+    def _unread_bytes(self, request: Request) -> int:
+        """About what its next reads take, and another page for each; of a request that has not begun, its prompt."""
+        decoding = request.task.decoding
+        if request.strategy is None:
+            unread = [(decoding.home or self._main, len(request.task.prompt))]
+        else:
+            unread = [(read.read.sequence.home, read.read.sequence.missing + read.left) for read in request.reads]
+        total = 0
+        for home, tokens in unread:
+            if isinstance(home, Reader) and home.space.budget is self._budget:
+                total += MostPages(home.space, self.scheduler.step_tokens).of_sequence(tokens + home.space.page_size)
+        return total
+
+    def _most_bytes(self, prompt: int, decoding: Decoding) -> int:
+        """The most that a request holds at once, its drafts included, where its own store counts."""
+        home, step_tokens = decoding.home or self._main, self.scheduler.step_tokens
+        most = MostPages(home.space, step_tokens).bytes(prompt, decoding)
+        for reader in decoding.readers:
+            if reader.space.budget is home.space.budget:
+                most += MostPages(reader.space, step_tokens).of_sequence(longest_span(prompt, decoding))
+        return most
+
+    def _may_evict(self) -> bool:
+        return all(reader.recovers for reader in self._readers())
+
+    def _prepare(self, reader: Reader, shares: list[Share]) -> tuple[list[Share], list[list[PageCopy]]]:
+        """Make room for shares; where room is short, the newest requests wait, and theirs are left out."""
+        ready: list[Share] = []
+        copies: list[list[PageCopy]] = []
+        gone: set[Request] = set()
+        for share in shares:
+            has_reclaimed = False
+            while share.pending.request not in gone:
+                try:
+                    copies.append(reader.prepare(share))
+                    ready.append(share)
+                    break
+                except CapacityError as error:
+                    if has_reclaimed:
+                        gone.add(self._give_way(reader, share.pending.request, error))
+                    else:
+                        self._reclaim()
+                    has_reclaimed = not has_reclaimed
+        if gone:
+            kept = [index for index, share in enumerate(ready) if share.pending.request not in gone]
+            ready, copies = [ready[index] for index in kept], [copies[index] for index in kept]
+        return ready, copies
+
+    def _reclaim(self) -> None:
+        """Take back what is free in any store."""
+        for reader in self._readers():
+            reader.reclaim()
+
+    def _give_way(self, reader: Reader, asking: Request, error: CapacityError) -> Request:
+        """Take the pages of the newest request that has any, which waits from now on, or fails; returns it.
+
+        A request that has all there is, and finds no room, begins again with everything given back: other stores may
+        have left their room in pieces. If that does not help, it fails.
+        """
+        holders = [request for request in self.scheduler.running if request is asking or _holds(request, reader)]
+        newest = max(holders, key=lambda request: request.arrival)
+        if not self._may_evict() or newest is self._alone:
+            asking.fail(error)
+            return asking
+        for other in self._readers():
+            other.leave(newest)
+        newest.evict()
+        self.scheduler.suspend(newest)
+        if holders == [asking]:
+            self._alone = asking
+            for other in self._readers():
+                other.space.forget_all()
+            self._reclaim()
+        return newest
 
     def _open(self, request: Request, reader: Reader | None, prompt: int | None) -> Sequence:
+        decoding = request.task.decoding
         length = len(request.task.prompt) if prompt is None else prompt
-        return (reader or self._main).open(request, self._span(length, request.task.decoding))
+        return (reader or decoding.home or self._main).open(request, longest_span(length, decoding))
 
     def _cancel(self, request: Request) -> None:
         with self.lock:
@@ -210,7 +316,10 @@ class Engine:
 
     def _serve(self, reader: Reader, shares: list[Share]) -> None:
         try:
-            forward = reader.run(shares)
+            shares, copies = self._prepare(reader, shares)
+            if not shares:
+                return
+            forward = reader.run(shares, copies)
             self.steps += 1
             deliver(shares, forward, reader.backend)
             self._resume(list(dict.fromkeys([share.pending.request for share in shares])))
@@ -234,6 +343,12 @@ class Engine:
                 select([asked for request in requests for asked in request.selections])
 
 
-def _clear(home: object, pages: list[int]) -> None:
+def _holds(request: Request, reader: Reader) -> bool:
+    """Whether it holds pages where the reader's store is counted."""
+    homes = [sequence.home for sequence in request.sequences if sequence.stored]
+    return any(isinstance(home, Reader) and home.space.budget is reader.space.budget for home in homes)
+
+
+def _clear(home: object, pages: list[tuple[int, list[int]]]) -> None:
     if isinstance(home, Reader):
         home.clear(pages)

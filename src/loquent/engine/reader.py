@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence as Items
+from typing import NamedTuple
 
 import numpy as np
 
-from loquent.cache import PagePool, PrefixIndex, Sequence
+from loquent.cache import Budget, PageCopy, PageSpace, Sequence, StoreKind
 from loquent.engine.backend import Backend, Forward, Segment
 from loquent.engine.request import PendingRead, Request
 from loquent.engine.scheduler import Scheduler, Share
 from loquent.engine.sharing import PrefixSharing
+
+
+class StoreMemory(NamedTuple):
+    """What a part of a KV store takes, in bytes."""
+
+    place: str  # "memory" (the model's device, or the process), "host" (of a GPU) or "file"
+    form: str  # "exact" or "coded"
+    held: int  # by requests
+    remembered: int  # of what was read, for requests that begin equally
+    taken: int  # in all, free room included
 
 
 class Reader:
@@ -18,24 +29,30 @@ class Reader:
 
     Args:
         backend: the model.
-        page_size: tokens per page of the KV store.
-        pages: how many there may be; None: any number.
+        kind: how its keys and values are kept.
+        page_size: tokens per page of the KV store, where its kind does not say.
+        budget: what the store may take, if its pages are where the budget counts.
         reuse_prefixes: whether sequences that share a beginning share its pages.
     """
 
-    def __init__(self, backend: Backend, page_size: int, pages: int | None, reuse_prefixes: bool) -> None:
-        self.backend = backend
-        self.pool = PagePool(page_size, pages)
-        self._prefixes = PrefixIndex() if reuse_prefixes and backend.incremental else None
-        self._sharing = None if self._prefixes is None else PrefixSharing(self._prefixes, page_size)
-        self._store = backend.open_store(page_size)
+    def __init__(self, backend: Backend, kind: StoreKind, page_size: int, budget: Budget, reuse_prefixes: bool) -> None:
+        self.backend, self.kind = backend, kind
+        self._store = backend.open_store(page_size, kind)
+        budget = budget if self._store.place == "memory" else Budget()
+        self.space = PageSpace(
+            self._store.groups, self._store.page_size, budget, reuse_prefixes and backend.incremental
+        )
+        self._sharing = None if self.space.prefixes is None else PrefixSharing(self.space)
         self._is_stale = False  # whether remembered pages hold what other weights computed
+
+    @property
+    def recovers(self) -> bool:
+        """Whether a sequence's pages may be taken away, to be shared as before when it is read again."""
+        return self._sharing is not None
 
     def open(self, request: Request, span: int) -> Sequence:
         """A new sequence for the request, which becomes at most `span` tokens long."""
-        sequence = Sequence(
-            self.pool, span=span, room=span, prefixes=self._prefixes, salt=self.backend.prefix_key(span)
-        )
+        sequence = Sequence(self.space, span=span, room=span, salt=self.backend.prefix_key(span))
         sequence.family, sequence.home = request.sequences, self
         request.sequences.append(sequence)
         return sequence
@@ -49,8 +66,33 @@ class Reader:
                 self._sharing.begin(prompts)
         return scheduler.shares(ends, prompts, self.backend.incremental)
 
-    def run(self, shares: Items[Share]) -> Forward:
-        """One forward pass; the sequences hold what has been read afterwards."""
+    def leave(self, request: Request) -> None:
+        """A request loses its pages."""
+        if self._sharing is not None:
+            self._sharing.leave(request)
+
+    def prepare(self, share: Share) -> list[PageCopy]:
+        """Make room for a share's tokens; returns what must be copied before it runs.
+
+        Raises:
+            CapacityError: there is no page left; nothing has changed.
+        """
+        pending = share.pending
+        sequence, tokens = pending.read.sequence, pending.read.tokens
+        own = share.count - share.again
+        if own < len(tokens):
+            tokens = tokens[pending.fed : pending.fed + own]
+        if not self.backend.incremental:
+            tokens = np.concatenate([sequence.tokens, tokens])
+            memory = sequence.memory.fork()  # the text stays the same
+            sequence.rewind(0)
+            sequence.memory = memory
+        return sequence.prepare(tokens, share.again)
+
+    def run(self, shares: Items[Share], copies: Items[list[PageCopy]]) -> Forward:
+        """One forward pass over shares that are prepared; the sequences hold what has been read afterwards."""
+        self._reach()
+        self._copy(copies)
         segments = self._segments(shares)
         layers: dict[int, None] = {}
         for share in shares:
@@ -59,67 +101,99 @@ class Reader:
         forward = self.backend.run(self._store, segments, tuple(layers))
         for share in shares:
             share.pending.read.sequence.extend()
-            share.pending.advance(share.count)
+            share.pending.advance(share.count - share.again)
         return forward
 
     def refresh(self, idle: bool) -> None:
         """Drop what is remembered for reuse if the weights have changed; while requests run, when they are done."""
         self._is_stale |= self.backend.weights_changed()
         if self._is_stale and idle:
-            self.pool.forget_all()
+            self.space.forget_all()
             self._is_stale = False
 
-    def clear(self, pages: list[int]) -> None:
+    def clear(self, pages: Items[tuple[int, list[int]]]) -> None:
         """Zero what a failed request leaves behind: a number that is none would spread through masked reads."""
-        pages = [page for page in pages if page < self._store.pages]
-        if pages:
-            self._store.clear(pages)
+        for group, numbers in pages:
+            known = [page for page in numbers if page < self._store.pages(group)]
+            if known:
+                self._store.clear(group, known)
 
     def release_memory(self) -> None:
         """Give back the store's memory that no running request holds."""
-        self.pool.shrink()
-        if self.pool.capacity < self._store.pages:
-            self._store.resize(self.pool.capacity)
+        self.space.shrink()
+        self._fit()
+
+    def reclaim(self) -> None:
+        """`release_memory`, and set nothing aside any more: other stores or groups need the room."""
+        self.space.reclaim()
+        self._fit()
+
+    def memory(self) -> list[StoreMemory]:
+        """What each group of the store takes."""
+        store = self._store
+        return [
+            StoreMemory(
+                store.place,
+                "coded" if group.residual is not None else "exact",
+                pool.held * group.bytes_per_page,
+                pool.remembered * group.bytes_per_page,
+                store.pages(number) * group.bytes_per_page,
+            )
+            for number, (group, pool) in enumerate(zip(self.space.groups, self.space.pools))
+        ]
 
     @property
     def store_bytes(self) -> int:
         """How much memory the store takes now."""
-        return self._store.pages * self._store.bytes_per_page
+        return sum(memory.taken for memory in self.memory())
 
     def _segments(self, shares: Items[Share]) -> list[Segment]:
         segments: list[Segment] = []
-        copies: list[tuple[int, int]] = []
-        incremental, selects = self.backend.incremental, self.backend.selects
+        selects, is_coded = self.backend.selects, self.space.is_coded
         for share in shares:
             pending = share.pending
-            sequence, tokens, request = pending.read.sequence, pending.read.tokens, pending.request
-            if share.count < len(tokens):
-                tokens = tokens[pending.fed : pending.fed + share.count]
-            if not incremental:
-                tokens = np.concatenate([sequence.tokens, tokens])
-                memory = sequence.memory.fork()  # the text stays the same
-                sequence.rewind(0)
-                sequence.memory = memory
-            needed = sequence.prepare(tokens)
-            if needed:
-                if {target for _, target in needed} & {source for source, _ in copies}:
-                    self._copy(copies)  # the page that is copied into must not be one that has yet to be copied from
-                    copies = []
-                copies += needed
+            sequence, request = pending.read.sequence, pending.request
             choice = None
             if selects and share.last and request.chooser is not None and len(pending.asked) == 1:
                 choice = request.chooser.choice(pending.number, pending.asked[0].want, sequence)
             scored = None if share.scored == share.rows else share.scored
+            coded = sequence.coded if is_coded else ()
+            rows, span = share.rows, sequence.span
             segments.append(
-                Segment(sequence.coming, len(sequence), sequence.pages, share.rows, sequence.span, choice, scored)
+                Segment(sequence.coming, sequence.stored, sequence.tables, rows, span, choice, scored, coded)
             )
-        self._copy(copies)
         return segments
 
-    def _copy(self, copies: list[tuple[int, int]]) -> None:
-        """Copy pages (source, target), in a store that has all of the pool's pages."""
-        if self.pool.capacity > self._store.pages:
-            room = max(self.pool.capacity, self._store.pages * 5 // 4)
-            self._store.resize(room if self.pool.limit is None else min(room, self.pool.limit))
-        if copies:
-            self._store.copy([source for source, _ in copies], [target for _, target in copies])
+    def _reach(self) -> None:
+        """Let the store have all of the pools' pages."""
+        for group, pool in enumerate(self.space.pools):
+            has, budget = self._store.pages(group), pool.budget
+            if pool.capacity > has:
+                room = max(pool.capacity, has * 5 // 4)
+                if budget.limit is not None:
+                    spare = (budget.limit - budget.taken) // pool.bytes_per_page
+                    room = max(pool.capacity, min(room, pool.capacity + spare))
+                self._store.resize(group, room)
+
+    def _fit(self) -> None:
+        """Let the store have no more pages than the pools."""
+        for group, pool in enumerate(self.space.pools):
+            if pool.capacity < self._store.pages(group):
+                self._store.resize(group, pool.capacity)
+
+    def _copy(self, copies: Items[list[PageCopy]]) -> None:
+        """Make the copies of each share, in the order of the shares: one may copy into a page that another has left."""
+        waiting: dict[int, dict[int, int]] = {}  # group -> target -> source
+        for needed in copies:
+            for group, source, target in needed:
+                pairs = waiting.setdefault(group, {})
+                if target in pairs.values() or source in pairs:
+                    self._copy_pages(group, pairs)
+                    pairs.clear()
+                pairs[target] = source
+        for group, pairs in waiting.items():
+            self._copy_pages(group, pairs)
+
+    def _copy_pages(self, group: int, pairs: dict[int, int]) -> None:
+        if pairs:
+            self._store.copy(group, list(pairs.values()), list(pairs))

@@ -97,15 +97,17 @@ class Request:
     """A running strategy with its task, its open sequences and its unanswered reads or selections."""
 
     task: Task
-    pages: int  # the most it may hold at once: what admission sets aside for it
-    clear: Callable[[object, list[int]], None]  # zeroes pages of a sequence's home
+    most_bytes: int  # of KV memory that it may hold at once
+    clear: Callable[[object, list[tuple[int, list[int]]]], None]  # zeroes pages, by group, of a sequence's home
     chooser: Chooser | None = None  # where the backend selects
     strategy: Strategy | None = None
     sequences: list[Sequence] = field(default_factory=list)
     reads: list[PendingRead] = field(default_factory=list)
     selections: list[Asked] = field(default_factory=list)
     recording: Recording | None = None  # where an output wants its rows
+    arrival: int = 0  # its number, in the order of submission
     rounds: int = 0  # how often the strategy has asked
+    evictions: int = 0  # how often its pages were needed elsewhere
     done: bool = False
     error: BaseException | None = None
 
@@ -116,6 +118,14 @@ class Request:
         if decoding.source is not None:
             self.strategy = decoding.source(self.task, self.strategy)
         self._resume(None)
+
+    def evict(self) -> None:
+        """Give every page back; what its sequences hold is read again once it goes on."""
+        self.evictions += 1
+        for read in self.reads:
+            read.keys = read.waits_for = None
+        for sequence in self.sequences:
+            sequence.evict()
 
     def answer(self) -> None:
         """Send the strategy the answers it waits for, when all of them are there, and take what it asks next."""
@@ -141,7 +151,7 @@ class Request:
     @property
     def is_near(self) -> bool:
         """Whether the next step answers all of its reads."""
-        return bool(self.reads) and all(read.left == 1 for read in self.reads)
+        return bool(self.reads) and all(read.left == 1 and not read.read.sequence.missing for read in self.reads)
 
     def expire(self) -> None:
         """End the request with what has been committed: its time is over."""

@@ -14,24 +14,25 @@ _FEW = 32
 
 @dataclass(eq=False, slots=True)
 class Share:
-    """What a step does for one read: its next `count` tokens."""
+    """What a step does for one read: its next `count` tokens, of which the first `again` were read before."""
 
     pending: PendingRead
     count: int
+    again: int
     rows: int  # how many of the last of them want a row
     scored: int  # of how many of those the logits are wanted
     last: bool  # whether the read is complete with them
 
 
 class Scheduler:
-    """Requests in the order of their arrival: admitted when their pages are sure, then given tokens of every step.
+    """Requests in the order of their arrival: admitted when there is room for them, then given tokens of every step.
 
     A step first serves the reads that finish within it (the next tokens of running requests), then long prompts,
     chunk by chunk, within `step_tokens` tokens in all.
     """
 
-    def __init__(self, step_tokens: int, max_running: int, pages: int | None) -> None:
-        self.step_tokens, self.max_running, self.pages = step_tokens, max_running, pages
+    def __init__(self, step_tokens: int, max_running: int) -> None:
+        self.step_tokens, self.max_running = step_tokens, max_running
         self.waiting: deque[Request] = deque()
         self.running: list[Request] = []
         self.timed: list[Request] = []  # those with a deadline
@@ -59,20 +60,19 @@ class Scheduler:
         self.waiting = deque(request for request in self.waiting if not request.done)
         self.retire()
 
-    def admit(self) -> list[Request]:
-        """The requests that start now: the first ones waiting, as far as the pages promised to all allow."""
+    def admit(self, has_room: Callable[[Request], bool]) -> list[Request]:
+        """The requests that start or go on now: the first ones waiting, as far as there is room."""
         admitted: list[Request] = []
-        if not self.waiting:
-            return admitted
-        promised = sum(request.pages for request in self.running)
-        while self.waiting and len(self.running) < self.max_running:
-            if self.pages is not None and promised + self.waiting[0].pages > self.pages:
-                break
+        while self.waiting and len(self.running) < self.max_running and has_room(self.waiting[0]):
             request = self.waiting.popleft()
-            promised += request.pages
             self.running.append(request)
             admitted.append(request)
         return admitted
+
+    def suspend(self, request: Request) -> None:
+        """A running request waits again, before all that have not begun."""
+        self.running.remove(request)
+        self.waiting.appendleft(request)
 
     def retire(self) -> None:
         """Forget the requests that are done."""
@@ -87,7 +87,11 @@ class Scheduler:
         prompts: list[PendingRead] = []
         for request in self.running:
             for read in request.reads:
-                if read.left == 1 or (0 < read.left <= _FEW and len(read.read.sequence)):
+                sequence = read.read.sequence
+                if sequence.missing:
+                    if read.left:
+                        prompts.append(read)
+                elif read.left == 1 or (0 < read.left <= _FEW and len(sequence)):
                     ends.append(read)
                 elif read.left:
                     prompts.append(read)
@@ -96,24 +100,27 @@ class Scheduler:
     def shares(self, ends: list[PendingRead], prompts: list[PendingRead], incremental: bool) -> list[Share]:
         """The next step's work; where tokens cannot be read in parts (`incremental` false), whole reads only."""
         if not incremental:
-            return [_share(read, read.left) for read in (*ends, *prompts)]
+            return [_share(read, read.left, 0) for read in (*ends, *prompts)]
         shares: list[Share] = []
         budget = self.step_tokens
         for read in (*ends, *prompts):
             if not budget:
                 break
             if read.waits_for is None:
-                count = 1 if read.left == 1 else min(read.left, budget)  # 1, mostly
-                shares.append(_share(read, count))
+                missing = read.read.sequence.missing  # 0, mostly
+                count = 1 if read.left == 1 and not missing else min(missing + read.left, budget)  # 1, mostly
+                shares.append(_share(read, count, missing))
                 budget -= count
         return shares
 
 
-def _share(pending: PendingRead, count: int) -> Share:
-    left = pending.left - count
+def _share(pending: PendingRead, count: int, missing: int) -> Share:
+    left = missing + pending.left - count
     if not left and count == 1:  # mostly
-        return Share(pending, 1, 1, 1 if pending.scored else 0, True)
-    return Share(pending, count, _of_last(count, pending.rows - left), _of_last(count, pending.scored - left), not left)
+        return Share(pending, 1, 0, 1, 1 if pending.scored else 0, True)
+    again = min(count, missing)
+    rows, scored = _of_last(count - again, pending.rows - left), _of_last(count - again, pending.scored - left)
+    return Share(pending, count, again, rows, scored, not left)
 
 
 def _of_last(count: int, wanted: int) -> int:

@@ -97,7 +97,7 @@ class TextGenerationPipeline:
     @property
     def device(self) -> Any:
         """Where the model runs."""
-        return self.model.device  # type: ignore[attr-defined]  # models of torch have one
+        return self.model.device
 
     def __call__(self, text_inputs: Any, **options: Any) -> Any:
         """Continue a prompt, or each of several.

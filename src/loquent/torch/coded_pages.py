@@ -17,6 +17,9 @@ from loquent.errors import ArgumentError
 from loquent.torch.coding import decode, encode, pack, unpack
 from loquent.torch.page_tensors import PageTensors
 
+_BITS = {None: (1, 2, 4, 8), "quanto": (2, 4), "hqq": (1, 2, 3, 4, 8)}
+_AXES = {None: (0,), "quanto": (0, -1), "hqq": (0, 1)}
+
 
 class CodedPages(Protocol):
     """Pages whose planes are written whole, once, and read as numbers."""
@@ -101,8 +104,14 @@ class KiviPages(PageTensors):
 
 def check_coding(coding: Coding) -> None:
     """Raises ArgumentError where pages cannot be coded so."""
-    if coding.bits not in (1, 2, 4, 8):
-        raise ArgumentError(f"bits={coding.bits} must be 1, 2, 4 or 8.")
+    if coding.library not in _BITS:
+        raise ArgumentError(f'library={coding.library!r} must be "quanto", "hqq" or None.')
+    if coding.bits not in _BITS[coding.library]:
+        who = coding.library or "Loquent"
+        raise ArgumentError(f"bits={coding.bits} cannot be had. {who} codes in {_BITS[coding.library]}.")
+    for name, axis in (("axis_key", coding.axis_key), ("axis_value", coding.axis_value)):
+        if axis not in _AXES[coding.library]:
+            raise ArgumentError(f"{name}={axis} must be one of {_AXES[coding.library]}.")
     if coding.group < 16 or coding.group % 16:
         raise ArgumentError(f"group={coding.group} must be a multiple of 16.")
     if coding.residual < 1:

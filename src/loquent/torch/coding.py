@@ -1,13 +1,15 @@
 """Numbers in a few bits: groups of them as a minimum, a step and codes, bit by bit as `docs/memory.md` says.
 
 Nothing here knows of pages. All arithmetic is in float32; a minimum is rounded down to a float16 and a step up, so that
-the codes reach from the smallest number of a group to its largest.
+no number of a group is further than half a step from one that codes stand for.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+from loquent.cache import levels
 
 _LARGEST = 65504.0  # of float16
 
@@ -16,13 +18,13 @@ def encode(numbers: Tensor, bits: int, axis: int) -> tuple[Tensor, Tensor, Tenso
     """Code float32 numbers, each group being a row along `axis`.
 
     Returns:
-        The codes, uint8, in the shape of `numbers`, and each group's minimum and step, float16, in that shape without
-        the axis. The step of a group with a number that is not finite is not a number.
+        The codes, uint8, in the shape of `numbers`, and each group's minimum (what code 0 stands for) and step,
+        float16, in that shape without the axis. The step of a group with a number that is not finite is not a number.
     """
-    top = (1 << bits) - 1
+    top, (inset, steps_to_high) = (1 << bits) - 1, levels(bits)
     low, high = numbers.amin(axis, keepdim=True), numbers.amax(axis, keepdim=True)
-    minimum = _round_half(low, up=False)
-    step = _round_half((high - minimum.float()) / top, up=True)
+    minimum = _round_half(low + inset * (high - low) if inset else low, up=False)
+    step = _round_half((high - minimum.float()) / steps_to_high, up=True)
     is_finite = low.isfinite() & high.isfinite()
     minimum = torch.where(is_finite, minimum, 0.0)
     steps = torch.where(is_finite, step, 0.0).float()

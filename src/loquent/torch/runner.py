@@ -132,6 +132,7 @@ class TorchBackend:
 
         Raises:
             ArgumentError: a kind of store that there is none of.
+            MissingExtraError: a library that is not installed.
         """
         if kind.offloaded:
             raise ArgumentError(f"{kind} cannot be had yet. Use one that is not offloaded.")

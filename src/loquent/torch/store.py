@@ -15,6 +15,7 @@ from torch import Tensor
 from loquent.cache import Coding, LayerGroup, PageGroup, layer_groups
 from loquent.parts import Attention, Decoder
 from loquent.torch.coded_pages import CodedPages, KiviPages, check_coding
+from loquent.torch.library_pages import LibraryPages
 from loquent.torch.page_tensors import PageTensors
 
 # Pages are coded so many numbers at a time.
@@ -48,7 +49,8 @@ class PageStore:
         """For each layer the group of its exact pages, and that of its coded ones, if it has some."""
         self._coded: dict[int, CodedPages] = {}
         if coding is not None:
-            self._coded = {layer: KiviPages(self._parts[layer], coding, dtype, device) for layer in self.coded_group}
+            make = KiviPages if coding.library is None else LibraryPages
+            self._coded = {layer: make(self._parts[layer], coding, dtype, device) for layer in self.coded_group}
         self.groups = [self._describe(index) for index in range(len(self._layers))]
         self._pages = [0] * len(self.groups)
 
