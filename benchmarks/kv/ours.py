@@ -26,8 +26,9 @@ class Ours:
     version = f"Loquent {loquent.__version__}"
 
     def __init__(self, folder: str, key_values: str, kv_memory: str | None) -> None:
-        limit: dict[str, Any] = {} if kv_memory is None else {"kv_memory": kv_memory}
-        self.text = loquent.load(folder, precision="float32", key_values=key_values, device="cpu", **limit)
+        asked = {"key_values": None if key_values == "float32" else key_values, "kv_memory": kv_memory}
+        given: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
+        self.text = loquent.load(folder, precision="float32", device="cpu", **given)
 
     def perplexity(self, texts: Sequence[str], options: dict[str, Any]) -> list[float]:
         """The log-probability of the texts, and how many tokens have one."""

@@ -127,16 +127,22 @@ class Shape:
 def expected_bytes(store: Store, shape: Shape, length: int, page: int = 16) -> int:
     """What the pages of one sequence take once `length` tokens have been read, the last one by itself."""
     if store.bits is None:
-        pages = ceil(length / page) - _first(length - 1, shape.window, page)
-        return round(pages * page * shape.exact(store.key_values))
+        return round(_pages(ceil(length / page), length, shape.window, page) * page * shape.exact(store.key_values))
     config = store.options["cache_config"]
     group, residual = config["q_group_size"], config["residual_length"]
-    near = residual if shape.window is None else min(residual, shape.window)
-    exact = ceil(length / group) - _first(length - 1, near, group)
-    far = max(0, length - residual) // group - _first(length - 1, shape.window, group)
-    return round(exact * group * shape.exact(store.key_values) + max(0, far) * group * shape.coded(store.bits, group))
+    coded = 0 if _is_within(shape.window, residual) else max(0, length - residual) // group
+    # An exact page is kept until the query behind the first that sees it coded.
+    near = shape.window if _is_within(shape.window, residual) else residual + 1
+    exact_tokens = _pages(ceil(length / group), length, near, group) * group
+    coded_tokens = _pages(coded, length, shape.window, group) * group
+    return round(exact_tokens * shape.exact(store.key_values) + coded_tokens * shape.coded(store.bits, group))
 
 
-def _first(query: int, window: int | None, page: int) -> int:
-    """The first page that the query at a position sees."""
-    return 0 if window is None else max(0, query + 1 - window) // page
+def _is_within(window: int | None, residual: int) -> bool:
+    """Whether a layer's queries see nothing that is coded."""
+    return window is not None and window <= residual
+
+
+def _pages(stop: int, length: int, window: int | None, page: int) -> int:
+    """How many pages there are before `stop`, of those that the last query's window reaches."""
+    return max(0, stop - (0 if window is None else max(0, length - window) // page))
