@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Hashable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from loquent import GenerationConfig
+from loquent.cache import PLAIN, PageGroup, StoreKind
 from loquent.engine import Forward, Segment
 from loquent.generation import start
 
@@ -33,16 +35,22 @@ CASES: list[tuple[str, int, dict[str, Any]]] = [
 class NoStore:
     """Pages without memory."""
 
-    bytes_per_page = 1
-    pages = 0
+    page_size, place, format = 16, "memory", "none"
+    groups = (PageGroup(1),)
 
-    def resize(self, pages: int) -> None:
-        self.pages = pages
+    def __init__(self) -> None:
+        self._pages = 0
 
-    def clear(self, pages: Sequence[int]) -> None:
+    def pages(self, group: int) -> int:
+        return self._pages
+
+    def resize(self, group: int, pages: int) -> None:
+        self._pages = pages
+
+    def clear(self, group: int, pages: Sequence[int]) -> None:
         pass
 
-    def copy(self, sources: Sequence[int], targets: Sequence[int]) -> None:
+    def copy(self, group: int, sources: Sequence[int], targets: Sequence[int]) -> None:
         pass
 
 
@@ -64,7 +72,7 @@ class NoModel:
     def weights_changed(self) -> bool:
         return False
 
-    def open_store(self, page_size: int) -> NoStore:
+    def open_store(self, page_size: int, kind: StoreKind = PLAIN) -> NoStore:
         return NoStore()
 
     def prefix_key(self, span: int) -> Hashable:
@@ -86,6 +94,8 @@ class NoModel:
 
 class Model:
     """What generation needs of a model."""
+
+    decoder, device, dtype = SimpleNamespace(blocks=()), "cpu", "float32"
 
     gives_tensors = False
 

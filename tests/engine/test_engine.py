@@ -203,7 +203,7 @@ def test_pages_that_a_failed_requests_sequences_shared_are_cleared_too() -> None
     held = {int(page) for sequence in handle._request.sequences for page in sequence.tables[0]}
     finish(engine, other)
     assert len(held) == 3
-    assert not np.nan_to_num(engine._main._store.content[0][sorted(held)]).any()
+    assert not np.nan_to_num(engine._main.store.content[0][sorted(held)]).any()
     with pytest.raises(LookupError):
         handle.result()
     assert_nothing_held(engine)
@@ -400,8 +400,8 @@ def test_a_request_whose_numbers_break_leaves_none_of_them_behind() -> None:
     handle = engine.submit([1, 2, 3] * 5, GREEDY)
     engine.step()
     pages = handle._request.sequences[0].tables[0].tolist()
-    engine._main._store.content[0][pages] = np.nan
+    engine._main.store.content[0][pages] = np.nan
     handle._request.fail(ArithmeticError("broken numbers"))
-    assert not np.isnan(engine._main._store.content[0][pages]).any()
+    assert not np.isnan(engine._main.store.content[0][pages]).any()
     assert finish(engine, engine.submit([1, 2, 3] * 5, GREEDY)) == [alone([1, 2, 3] * 5, GREEDY)]
     assert_nothing_held(engine)

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from loquent.cache import PageGroup
-from loquent.engine.prompt_file import Origin, SavedPrompt, key_digest, pages_of, read_prompt, write_prompt
+from loquent.engine.prompt_file import Origin, SavedPrompt, key_digest, page_range, read_prompt, write_prompt
 from loquent.errors import ArgumentError, CheckpointError
 
 VOCABULARY = 50
@@ -27,7 +27,8 @@ ORIGIN = Origin(model="a1", store="test 1", page_size=4, groups=GROUPS)
 def saved(length: int = 12, groups: tuple[PageGroup, ...] = GROUPS, seed: int = 0) -> SavedPrompt:
     generator = np.random.default_rng(seed)
     pages = tuple(
-        generator.integers(0, 256, (pages_of(group, length, 4), group.bytes_per_page), np.uint8) for group in groups
+        generator.integers(0, 256, (len(range(*page_range(group, length, 4))), group.bytes_per_page), np.uint8)
+        for group in groups
     )
     return SavedPrompt(generator.integers(0, VOCABULARY, length), pages, "key")
 
@@ -61,8 +62,26 @@ def test_what_is_written_comes_back(tmp_path: Path, length: int) -> None:
 
 
 def test_only_what_follows_sees_is_kept() -> None:
-    assert [pages_of(group, 40, 4) for group in GROUPS] == [10, 1, 9]
-    assert [pages_of(group, 4, 4) for group in GROUPS] == [1, 1, 0]
+    assert [page_range(group, 40, 4) for group in GROUPS] == [(0, 10), (9, 10), (0, 9)]
+    assert [page_range(group, 4, 4) for group in GROUPS] == [(0, 1), (0, 1), (0, 0)]
+
+
+@pytest.mark.parametrize("groups", [GROUPS[:1], GROUPS[:2], GROUPS])
+def test_a_beginning_has_the_pages_of_its_length(groups: tuple[PageGroup, ...]) -> None:
+    """Of a shorter prompt, where windows and codes leave what it sees."""
+    origin, whole = replace(ORIGIN, groups=groups), saved(40, groups)
+    for length in range(41):
+        other = np.append(whole.tokens[:length], [VOCABULARY] * 3)
+        found = whole.beginning(other, origin)
+        if len(groups) > 1 and length < 40:
+            assert found is None
+            continue
+        assert (0 if found is None else len(found.tokens)) == length // 4 * 4
+        if found is not None:
+            for group, pages, all_pages in zip(groups, found.pages, whole.pages):
+                first, stop = page_range(group, len(found.tokens), 4)
+                here = page_range(group, 40, 4)[0]
+                assert pages.tolist() == all_pages[first - here : stop - here].tolist()
 
 
 @pytest.mark.parametrize(

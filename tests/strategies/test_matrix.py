@@ -15,6 +15,7 @@ import loquent
 from loquent import GenerationConfig, GenerationHandle, LoquentError, open_engine
 from loquent.engine import Engine
 from loquent.engine.reader import Reader
+from loquent.engine.request import Request
 from loquent.generation import engine_of
 from loquent.generation.binding import slot_of
 from loquent.native import why_unavailable
@@ -72,6 +73,13 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "small pages": {"page_size": 2, "reuse_prefixes": False},
     "in chunks": {"page_size": 4, "step_tokens": 5},
     "few at once": {"page_size": 4, "max_running": 3, "step_tokens": 64},
+}
+STORES: dict[str | None, dict[str, Any]] = {
+    "offloaded": {"cache_implementation": "offloaded"},
+    "coded": {
+        "cache_implementation": "quantized",
+        "cache_config": {"nbits": 4, "q_group_size": 16, "residual_length": 5},
+    },
 }
 
 
@@ -150,13 +158,17 @@ def assert_nothing_held(engine: Engine) -> None:
     assert engine.store_bytes == 0
 
 
+def requests_of(handle: GenerationHandle) -> list[Request]:
+    return [submitted.handle._request for submitted in handle._run.requests]
+
+
 @cache
-def alone(family: str, backend: str, name: str) -> list[Row]:
+def alone(family: str, backend: str, name: str, store: str | None = None) -> list[Row]:
     """What a request gives by itself, in an engine that has run nothing else."""
     model = tiny(family)
     with engine_with(model, reuse_prefixes=False) as engine:
         assert engine.backend.describe().startswith(backend)
-        return rows_of(submit(model, name))
+        return rows_of(submit(model, name, **STORES.get(store, {})))
 
 
 def all_alone(family: str, backend: str) -> Results:
@@ -244,14 +256,35 @@ def check_in_a_store_that_is_nearly_full(family: str, backend: str) -> None:
     expected = all_alone(family, backend)
     with engine_with(model, page_size=2) as engine:
         asked = [submit(model, name) for name in REQUESTS]
-        most = max(request.pages for request in engine.scheduler.waiting)
+        most = max(request.most_bytes for request in engine.scheduler.waiting)
         for handle in asked:
             handle.cancel()
-    with engine_with(model, page_size=2, kv_tokens=2 * most) as engine:
+    with engine_with(model, page_size=2, kv_memory=most) as engine:
         handles = arriving(model)
+        requests = [request for handle in handles.values() for request in requests_of(handle)]
         results = {name: rows_of(handle) for name, handle in handles.items()}
-        assert engine.space.capacity <= most
+        assert sum(request.evictions for request in requests) > 0
+        assert engine.space.budget.taken <= most
     assert_equal(results, expected)
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_in_other_stores(family: str, store: str) -> None:
+    """All strategies beside one another, each other one in the plain store, in chunks, with little room."""
+    model, kinds = tiny(family), [STORES[store], {}]
+    with running_on(USUAL):
+        expected = {name: alone(family, USUAL, name, store) for name in [*REQUESTS][::2]}
+        expected |= {name: alone(family, USUAL, name) for name in [*REQUESTS][1::2]}
+        if store == "offloaded":
+            assert_equal(expected, all_alone(family, USUAL))
+        with engine_with(model, page_size=4, step_tokens=7) as engine:
+            for _ in range(2):
+                handles = {}
+                for number, name in enumerate(REQUESTS):
+                    handles[name] = submit(model, name, **kinds[number % 2])
+                    open_engine(model).step()
+                engine.kv_memory = max(request.most_bytes for h in handles.values() for request in requests_of(h))
+                assert_equal({name: rows_of(handle) for name, handle in handles.items()}, expected)
 
 
 @pytest.mark.parametrize("name", REQUESTS)
@@ -269,8 +302,9 @@ def test_pages_held_are_those_of_live_sequences(name: str, page_size: int) -> No
             live += [sequence.shadow for sequence in live if sequence.shadow is not None]
             for reader in readers_of(engine):
                 own = [sequence for sequence in live if sequence.home is reader]
-                assert reader.space.held == len({page for sequence in own for page in sequence.pages.tolist()})
-            assert engine.space.held <= sum(request.pages for request in requests)
+                assert reader.space.held == len({page for sequence in own for page in sequence.tables[0].tolist()})
+            held = sum(reader.space.held_bytes for reader in readers_of(engine))
+            assert held <= sum(request.most_bytes for request in requests)
         assert handle.done
 
 

@@ -52,6 +52,7 @@ class Sequence:
         self.home: object = None  # who opened it, and reads it
         self.shadow: Sequence | None = None  # another that forks, rewinds and closes with it
         self.stored = 0  # how many of the first tokens the store holds
+        self.missing = 0  # how many of the last ones it does not, which are to be read again
         self._space, self._page_size = space, space.page_size
         self._tables = _new_tables(space, room) if tables is None else tables
         self._buffer: NDArray[np.int64] = np.zeros(max(room, 16), np.int64)
@@ -61,11 +62,6 @@ class Sequence:
 
     def __len__(self) -> int:
         return self._length
-
-    @property
-    def missing(self) -> int:
-        """How many of its last tokens the store does not hold, and are to be read again."""
-        return self._length - self.stored
 
     @property
     def tokens(self) -> NDArray[np.int64]:
@@ -85,7 +81,8 @@ class Sequence:
     @property
     def tables(self) -> tuple[NDArray[np.int64], ...]:
         """The page numbers of each of the store's groups; views that are right until the next change."""
-        return tuple([table.array for table in self._tables])
+        tables = self._tables
+        return (tables[0].array,) if len(tables) == 1 else tuple([table.array for table in tables])
 
     @property
     def coded(self) -> tuple[int, ...]:
@@ -99,7 +96,7 @@ class Sequence:
         tables = [table.fork() for table in self._tables]
         twin = Sequence(self._space, span=self.span, salt=self.salt, tables=tables)
         twin._buffer, twin._length, twin.stored = self._buffer.copy(), self._length, self.stored
-        twin._coming = twin.stored
+        twin._coming, twin.missing = twin.stored, self.missing
         twin._keys, twin._offered = list(self._keys), self._offered
         twin.family, twin.memory = self.family, self.memory.fork()
         twin.home = self.home
@@ -169,6 +166,7 @@ class Sequence:
         self._keys, self._offered = keys[: max(count, len(self._keys))], count
         self.stored, self._coming = stored, stored
         self._length += gained
+        self.missing = self._length - stored
         return gained
 
     def prepare(self, tokens: Items[int] | NDArray[np.int64], again: int = 0) -> list[PageCopy]:
@@ -181,6 +179,9 @@ class Sequence:
         """
         self._put(tokens)
         self._coming = self.stored + again + len(tokens)
+        if len(self._tables) == 1:  # mostly
+            only = self._tables[0].reach(self.stored, self._coming)
+            return [] if only is None else [PageCopy(0, *only)]
         copies: list[PageCopy] = []
         counts: list[int] = []
         for group, table in enumerate(self._tables):
@@ -194,10 +195,25 @@ class Sequence:
                 copies.append(PageCopy(group, *copy))
         return copies
 
+    def begin(self, tokens: NDArray[np.int64]) -> None:
+        """Have pages, to be filled from outside, that what follows these whole pages of tokens sees; it holds none yet.
+
+        Raises:
+            CapacityError: there are not so many pages.
+        """
+        for table in self._tables:
+            stop = table.group.stop(len(tokens), self._page_size)
+            table.begin(min(table.group.first(len(tokens), self._page_size), stop), stop)
+        self._put(tokens)
+        self._coming = len(tokens)
+
     def extend(self) -> None:
         """The tokens that `prepare` made room for have been written; whole pages are offered for reuse."""
         self.stored = self._coming
-        self._length = max(self._length, self.stored)
+        if self.missing:
+            self.missing = max(0, self._length - self.stored)
+        if self.stored > self._length:
+            self._length = self.stored
         whole = self.stored // self._page_size
         if whole > self._offered:
             self._offer(whole)
@@ -226,6 +242,7 @@ class Sequence:
             # Of a coded group's pages those stay that are of these tokens alone.
             table.cut(stored // size if table.group.residual is not None else -(-stored // size))
         self.stored = self._coming = stored
+        self.missing = self._length - stored
         self._offered = min(self._offered, stored // size)
 
     def _undo(self, counts: list[int], copies: list[PageCopy]) -> None:

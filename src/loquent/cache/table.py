@@ -63,17 +63,18 @@ class PageTable:
         Raises:
             CapacityError: there is no page left; nothing but what nobody sees has changed.
         """
-        group, pool, pages = self.group, self.pool, self.pages
+        group, pages, page_size = self.group, self.pages, self.pool.page_size
         if group.window is not None:
-            self._forget_before(min(group.first(stored - KEPT_BEHIND, pool.page_size), len(pages)))
-        count, wanted = len(pages), group.stop(length, pool.page_size)
-        copy: tuple[int, int] | None = None
+            self._forget_before(min(group.first(stored - KEPT_BEHIND, page_size), len(pages)))
+        count, written = len(pages), stored // page_size  # the latter is the page that is written to first
+        wanted = -(-length // page_size) if group.residual is None else group.stop(length, page_size)
+        must_copy = written < count and group.residual is None and self._is_known_elsewhere(pages[written])
+        if wanted <= count and not must_copy:  # mostly
+            return None
         try:
             while len(pages) < wanted:
-                pages.append(pool.allocate(self.extent, len(pages)))
-            written = stored // pool.page_size  # the page that is written to first
-            if group.residual is None and written < count and self._is_known_elsewhere(pages[written]):
-                copy = (pages[written], pool.allocate(self.extent, written))
+                pages.append(self.pool.allocate(self.extent, len(pages)))
+            copy = (pages[written], self.pool.allocate(self.extent, written)) if must_copy else None
         except CapacityError:
             self.cut(count)
             raise
@@ -105,6 +106,16 @@ class PageTable:
             self.pool.share(page)
         self.pages = [NOWHERE] * first + found
         self.first, self.ready, self._written = first, len(self.pages), 0
+
+    def begin(self, first: int, stop: int) -> None:
+        """Begin with pages of its own, number `first` to `stop`, to be filled at once; it must hold none.
+
+        Raises:
+            CapacityError: there is no page left.
+        """
+        self.pages, self.first, self._written = [NOWHERE] * first, first, 0
+        while len(self.pages) < stop:
+            self.pages.append(self.pool.allocate(self.extent, len(self.pages)))
 
     def offer(self, keys: list[PageKey], first: int, stop: int) -> None:
         """Let pages `first` to `stop` be found by their keys."""

@@ -32,6 +32,8 @@ cat story.txt | loquent generate --max-new-tokens 50 --stop "The end"
 
 loquent generate --num-beams 4 --greedy --show beams --html beams.html -n 20 "Once upon a time"
 
+loquent generate --prompt-cache rules.cache "$(cat rules.txt)" -n 200
+
 loquent generate --choice yes --choice no "Is the sea blue? Answer:"
 
 loquent generate --json --num-return-sequences 3 --sample "A name for a cat:" | jq .text
@@ -53,6 +55,15 @@ def generate(
         bool,
         typer.Option("--echo/--no-echo", help="Print the prompt before its continuation.", rich_help_panel="Output"),
     ] = True,
+    prompt_cache: Annotated[
+        str | None,
+        typer.Option(
+            "--prompt-cache",
+            metavar="FILE",
+            help="Keep what was read of the prompt, and go on from there the next time.",
+            rich_help_panel="Memory",
+        ),
+    ] = None,
     stream: Annotated[
         bool, typer.Option("--stream", help="With --json: a line for each event.", rich_help_panel="Output")
     ] = False,
@@ -74,6 +85,8 @@ def generate(
         loaded = load_model(model, terminal)
         chosen = strategy.for_generation(loaded, lambda name: load_model(replace(model, model=name), terminal))
         options = writing.for_generation(loaded, chosen)
+        if prompt_cache is not None:
+            options["prompt_cache"] = prompt_cache
         show.check(loaded, options, output.json)
         rows: Rows
         if output.json:
@@ -99,7 +112,7 @@ def _write(
     except KeyboardInterrupt:
         interrupted = True
     rows.end()
-    terminal.notice(str(statistics))
+    terminal.notice(f"{statistics}, {run.reused} of the prompt kept" if run.reused else str(statistics))
     if show.any:
         show.draw(model, run.traces(), terminal)
     if interrupted:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence as Items
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from loquent.engine.backend import Backend
 from loquent.engine.choosing import Chooser
 from loquent.engine.delivery import deliver, select
 from loquent.engine.fair_lock import FairLock
+from loquent.engine.prompt_cache import PromptCache
 from loquent.engine.reader import Reader, StoreMemory
 from loquent.engine.request import Handle, Request
 from loquent.engine.room import MostPages, longest_span
@@ -53,6 +54,7 @@ class Engine:
         self._main = Reader(backend, PLAIN, page_size, self._budget, reuse_prefixes)
         self._further: WeakSet[Reader] = WeakSet()  # they live as long as their owners and the requests that read
         self.scheduler = Scheduler(step_tokens, max_running)
+        self._caches: WeakKeyDictionary[Request, PromptCache] = WeakKeyDictionary()  # of prompts that are not read yet
         self._alone: Request | None = None  # the last that had to give way to itself
         self.lock = FairLock()
         self._steps_within = 0  # more than one where a caller's rule or criterion generates with the same model
@@ -84,6 +86,11 @@ class Engine:
         with self.lock:
             return [memory for reader in self._readers() for memory in reader.memory()]
 
+    @property
+    def main(self) -> Reader:
+        """What requests read with whose keys and values are kept plainly."""
+        return self._main
+
     def add_reader(self, backend: Backend, kind: StoreKind = PLAIN) -> Reader:
         """Let requests read with another model too, such as a draft, or keep what they read in another kind of store.
 
@@ -98,8 +105,15 @@ class Engine:
             self._further.add(reader)
             return reader
 
-    def submit(self, prompt: Items[int] | NDArray[np.int64], decoding: Decoding) -> Handle:
+    def submit(
+        self, prompt: Items[int] | NDArray[np.int64], decoding: Decoding, cache: PromptCache | None = None
+    ) -> Handle:
         """Queue a request; it starts with one of the next steps.
+
+        Args:
+            prompt: the tokens that it begins with, (n,).
+            decoding: what it asks for.
+            cache: where pages of its prompt come from and go to.
 
         Raises:
             CapacityError: it cannot fit into the store even alone.
@@ -124,6 +138,9 @@ class Engine:
         with self.lock:
             self._submitted += 1
             request.arrival = self._submitted
+            if cache is not None:
+                cache.restore()
+                self._caches[request] = cache
             self.scheduler.add(request)
         return Handle(request, self._cancel)
 
@@ -174,7 +191,10 @@ class Engine:
         drafts: dict[Reader, None] = {}
         for request in self.scheduler.running:
             decoding = request.task.decoding
-            homes[decoding.home or self._main] = None
+            if decoding.home is not None:
+                homes[decoding.home] = None
+            elif self._main not in homes:
+                homes[self._main] = None
             if decoding.readers:
                 drafts |= dict.fromkeys(decoding.readers)
         return list(homes), list(drafts)
@@ -248,22 +268,35 @@ class Engine:
         copies: list[list[PageCopy]] = []
         gone: set[Request] = set()
         for share in shares:
-            has_reclaimed = False
-            while share.pending.request not in gone:
-                try:
-                    copies.append(reader.prepare(share))
-                    ready.append(share)
-                    break
-                except CapacityError as error:
-                    if has_reclaimed:
-                        gone.add(self._give_way(reader, share.pending.request, error))
-                    else:
-                        self._reclaim()
-                    has_reclaimed = not has_reclaimed
+            if gone and share.pending.request in gone:
+                continue
+            try:
+                copies.append(reader.prepare(share))
+            except CapacityError:
+                found, given_up = self._find_room(reader, share)
+                gone |= given_up
+                if found is None:
+                    continue
+                copies.append(found)
+            ready.append(share)
         if gone:
             kept = [index for index, share in enumerate(ready) if share.pending.request not in gone]
             ready, copies = [ready[index] for index in kept], [copies[index] for index in kept]
         return ready, copies
+
+    def _find_room(self, reader: Reader, share: Share) -> tuple[list[PageCopy] | None, set[Request]]:
+        """Make room for a share where there was none; what `Reader.prepare` gives, and which requests gave way.
+
+        None: its own request did.
+        """
+        gone: set[Request] = set()
+        while share.pending.request not in gone:
+            self._reclaim()
+            try:
+                return reader.prepare(share), gone
+            except CapacityError as error:
+                gone.add(self._give_way(reader, share.pending.request, error))
+        return None, gone
 
     def _reclaim(self) -> None:
         """Take back what is free in any store."""
@@ -321,6 +354,8 @@ class Engine:
                 return
             forward = reader.run(shares, copies)
             self.steps += 1
+            if self._caches:
+                self._fill_caches(shares)
             deliver(shares, forward, reader.backend)
             self._resume(list(dict.fromkeys([share.pending.request for share in shares])))
         except BaseException as error:  # what broke the pass breaks the requests that were in it, and no others
@@ -329,6 +364,12 @@ class Engine:
                     share.pending.request.fail(error)
             if not isinstance(error, Exception):
                 raise  # an interrupt is for the thread that it reached
+
+    def _fill_caches(self, shares: list[Share]) -> None:
+        for share in shares:
+            cache = self._caches.get(share.pending.request)
+            if cache is not None and share.last and cache.take(share.pending.read.sequence):
+                del self._caches[share.pending.request]
 
     def _resume(self, requests: list[Request]) -> None:
         """Let the strategies go on that have their answers, until all of them wait for reads."""

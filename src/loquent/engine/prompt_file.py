@@ -57,6 +57,28 @@ class SavedPrompt:
     pages: tuple[NDArray[np.uint8], ...]  # for each group (pages, bytes_per_page), from `PageGroup.first` on
     key: str  # what the pages depend on besides the tokens: a digest of `Backend.prefix_key`
 
+    def beginning(self, prompt: NDArray[np.int64], origin: Origin) -> SavedPrompt | None:
+        """The longest beginning that it has in common with a prompt, and all pages of; None where there is none.
+
+        Pages behind a window, and exact ones that are seen coded by now, are not there: such a beginning is all of it,
+        or as much as does not need them.
+        """
+        size, most = origin.page_size, min(len(prompt), len(self.tokens))
+        other = np.flatnonzero(self.tokens[:most] != prompt[:most])
+        most = int(other[0]) if len(other) else most
+        for length in range(most // size * size, 0, -size):
+            parts = [self._part(number, length, origin) for number in range(len(origin.groups))]
+            if all(part is not None for part in parts):
+                return SavedPrompt(self.tokens[:length], tuple(part for part in parts if part is not None), self.key)
+        return None
+
+    def _part(self, number: int, length: int, origin: Origin) -> NDArray[np.uint8] | None:
+        """A group's pages for a beginning of this length, where all of them are there."""
+        group, size = origin.groups[number], origin.page_size
+        here, _ = page_range(group, len(self.tokens), size)
+        first, stop = page_range(group, length, size)
+        return self.pages[number][first - here : stop - here] if first == stop or first >= here else None
+
 
 def write_prompt(path: Path, origin: Origin, saved: SavedPrompt) -> None:
     """Write a file, whole or not at all.
@@ -146,7 +168,7 @@ def _read_tokens(path: Path, file: SafetensorsFile, page_size: int, vocabulary: 
 
 def _check_shapes(path: Path, file: SafetensorsFile, origin: Origin, length: int) -> None:
     expected = {
-        _pages(number): ("U8", (pages_of(group, length, origin.page_size), group.bytes_per_page))
+        _pages(number): ("U8", (_count(group, length, origin.page_size), group.bytes_per_page))
         for number, group in enumerate(origin.groups)
     }
     found = {name: (entry.dtype, entry.shape) for name, entry in file.entries.items() if name != _TOKENS}
@@ -154,9 +176,15 @@ def _check_shapes(path: Path, file: SafetensorsFile, origin: Origin, length: int
         raise _damaged(path, f"its tensors are not the pages of {length} tokens")
 
 
-def pages_of(group: PageGroup, length: int, page_size: int) -> int:
-    """How many pages of a group what follows `length` tokens sees."""
-    return group.stop(length, page_size) - min(group.first(length, page_size), group.stop(length, page_size))
+def page_range(group: PageGroup, length: int, page_size: int) -> tuple[int, int]:
+    """Which pages of a group what follows `length` tokens sees: the first, and the one behind the last."""
+    stop = group.stop(length, page_size)
+    return min(group.first(length, page_size), stop), stop
+
+
+def _count(group: PageGroup, length: int, page_size: int) -> int:
+    first, stop = page_range(group, length, page_size)
+    return stop - first
 
 
 def _pages(group: int) -> str:

@@ -6,12 +6,15 @@ from collections.abc import Sequence as Items
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from loquent.cache import Budget, PageCopy, PageSpace, Sequence, StoreKind
 from loquent.engine.backend import Backend, Forward, Segment
+from loquent.engine.prompt_file import SavedPrompt, page_range
 from loquent.engine.request import PendingRead, Request
 from loquent.engine.scheduler import Scheduler, Share
 from loquent.engine.sharing import PrefixSharing
+from loquent.errors import CapacityError
 
 
 class StoreMemory(NamedTuple):
@@ -37,11 +40,9 @@ class Reader:
 
     def __init__(self, backend: Backend, kind: StoreKind, page_size: int, budget: Budget, reuse_prefixes: bool) -> None:
         self.backend, self.kind = backend, kind
-        self._store = backend.open_store(page_size, kind)
-        budget = budget if self._store.place == "memory" else Budget()
-        self.space = PageSpace(
-            self._store.groups, self._store.page_size, budget, reuse_prefixes and backend.incremental
-        )
+        self.store = backend.open_store(page_size, kind)
+        budget = budget if self.store.place == "memory" else Budget()
+        self.space = PageSpace(self.store.groups, self.store.page_size, budget, reuse_prefixes and backend.incremental)
         self._sharing = None if self.space.prefixes is None else PrefixSharing(self.space)
         self._is_stale = False  # whether remembered pages hold what other weights computed
 
@@ -92,13 +93,14 @@ class Reader:
     def run(self, shares: Items[Share], copies: Items[list[PageCopy]]) -> Forward:
         """One forward pass over shares that are prepared; the sequences hold what has been read afterwards."""
         self._reach()
-        self._copy(copies)
+        if any(copies):
+            self._copy(copies)
         segments = self._segments(shares)
         layers: dict[int, None] = {}
         for share in shares:
             if share.pending.layers:
                 layers |= dict.fromkeys(share.pending.layers)
-        forward = self.backend.run(self._store, segments, tuple(layers))
+        forward = self.backend.run(self.store, segments, tuple(layers))
         for share in shares:
             share.pending.read.sequence.extend()
             share.pending.advance(share.count - share.again)
@@ -114,9 +116,35 @@ class Reader:
     def clear(self, pages: Items[tuple[int, list[int]]]) -> None:
         """Zero what a failed request leaves behind: a number that is none would spread through masked reads."""
         for group, numbers in pages:
-            known = [page for page in numbers if page < self._store.pages(group)]
+            known = [page for page in numbers if page < self.store.pages(group)]
             if known:
-                self._store.clear(group, known)
+                self.store.clear(group, known)
+
+    def saved(self, sequence: Sequence, length: int) -> tuple[NDArray[np.uint8], ...]:
+        """What the pages hold, by group, that the tokens behind a sequence's first `length`, whole pages, see."""
+        contents = []
+        for number, (group, table) in enumerate(zip(self.space.groups, sequence.tables)):
+            first, stop = page_range(group, length, self.space.page_size)
+            contents.append(self.store.read_pages(number, table[first:stop].tolist()))
+        return tuple(contents)
+
+    def restore(self, saved: SavedPrompt, span: int) -> None:
+        """Remember pages, as if their tokens had been read for a sequence of this span.
+
+        Where there is no room for them nothing is remembered, and they are read.
+        """
+        sequence = Sequence(self.space, span=span, salt=self.backend.prefix_key(span))
+        try:
+            if self.space.known(sequence.keys(saved.tokens)) * self.space.page_size < len(saved.tokens):
+                sequence.begin(saved.tokens)
+                self._reach()
+                for number, (table, content) in enumerate(zip(sequence.tables, saved.pages)):
+                    self.store.write_pages(number, table[len(table) - len(content) :].tolist(), content)
+                sequence.extend()
+        except CapacityError:
+            pass
+        finally:
+            sequence.close()
 
     def release_memory(self) -> None:
         """Give back the store's memory that no running request holds."""
@@ -130,7 +158,7 @@ class Reader:
 
     def memory(self) -> list[StoreMemory]:
         """What each group of the store takes."""
-        store = self._store
+        store = self.store
         return [
             StoreMemory(
                 store.place,
@@ -167,19 +195,20 @@ class Reader:
     def _reach(self) -> None:
         """Let the store have all of the pools' pages."""
         for group, pool in enumerate(self.space.pools):
-            has, budget = self._store.pages(group), pool.budget
+            has = self.store.pages(group)
             if pool.capacity > has:
+                budget = pool.budget
                 room = max(pool.capacity, has * 5 // 4)
                 if budget.limit is not None:
                     spare = (budget.limit - budget.taken) // pool.bytes_per_page
                     room = max(pool.capacity, min(room, pool.capacity + spare))
-                self._store.resize(group, room)
+                self.store.resize(group, room)
 
     def _fit(self) -> None:
         """Let the store have no more pages than the pools."""
         for group, pool in enumerate(self.space.pools):
-            if pool.capacity < self._store.pages(group):
-                self._store.resize(group, pool.capacity)
+            if pool.capacity < self.store.pages(group):
+                self.store.resize(group, pool.capacity)
 
     def _copy(self, copies: Items[list[PageCopy]]) -> None:
         """Make the copies of each share, in the order of the shares: one may copy into a page that another has left."""
@@ -196,4 +225,4 @@ class Reader:
 
     def _copy_pages(self, group: int, pairs: dict[int, int]) -> None:
         if pairs:
-            self._store.copy(group, list(pairs.values()), list(pairs))
+            self.store.copy(group, list(pairs.values()), list(pairs))

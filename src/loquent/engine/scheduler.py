@@ -87,13 +87,10 @@ class Scheduler:
         prompts: list[PendingRead] = []
         for request in self.running:
             for read in request.reads:
-                sequence = read.read.sequence
-                if sequence.missing:
-                    if read.left:
-                        prompts.append(read)
-                elif read.left == 1 or (0 < read.left <= _FEW and len(sequence)):
+                left, sequence = read.left, read.read.sequence
+                if (left == 1 or (0 < left <= _FEW and len(sequence))) and not sequence.missing:
                     ends.append(read)
-                elif read.left:
+                elif left:
                     prompts.append(read)
         return ends, prompts
 

@@ -53,6 +53,7 @@ def generate(
     assistant_model: Any = None,
     assistant_tokenizer: Any = None,
     context_overflow: str = "error",
+    prompt_cache: Any = None,
     **kwargs: Any,
 ) -> Any:
     """Continue sequences of tokens.
@@ -77,6 +78,9 @@ def generate(
         assistant_tokenizer: the assistant's, where its vocabulary is another.
         context_overflow: "error" refuses to generate past the model's positions; "slide" drops the oldest half of the
             context whenever it is full.
+        prompt_cache: a file that keeps what was read of the prompt, of which there is one, for a later call, be it of
+            another process: what it holds of the prompt's beginning is not read again. Written where it is not there,
+            or lacks some of the prompt; made by another model or damaged, it is refused.
         **kwargs: any field of GenerationConfig, `attention_mask`, and `input_ids` in place of `inputs`.
 
     Returns:
@@ -89,6 +93,7 @@ def generate(
 
     Raises:
         ArgumentError: an argument is unknown, cannot work, or contradicts another.
+        CheckpointError: the prompt cache is damaged.
         ContextLengthError: a prompt and its new tokens exceed the model's positions.
 
     Source: https://huggingface.co/docs/transformers/main_classes/text_generation
@@ -105,6 +110,7 @@ def generate(
         assistant_model=assistant_model,
         assistant_tokenizer=assistant_tokenizer,
         context_overflow=context_overflow,
+        prompt_cache=prompt_cache,
         **kwargs,
     )
     if run.config.return_dict_in_generate:

@@ -14,10 +14,11 @@ from loquent.decoding.arguments.surroundings import DEFAULT_NEW_TOKENS, Surround
 from loquent.decoding.recording import Recorded
 from loquent.decoding.task import Decoding, Hypothesis
 from loquent.decoding.trace import Event
-from loquent.engine import Backend, Engine, Handle
+from loquent.engine import Backend, Engine, Handle, PromptCache
 from loquent.errors import ArgumentError
 from loquent.generation.assistants import assistant_of
 from loquent.generation.binding import Bound, engine_of
+from loquent.generation.prompt_caching import open_prompt_cache
 from loquent.generation.prompts import INPUT_NAMES, Prompts, pad_token, read_negative_prompts, read_prompts
 from loquent.generation.replay import Attentive
 from loquent.generation.results import tensor_like
@@ -56,6 +57,7 @@ class Run:
     prompts: Prompts
     configs: list[GenerationConfig]  # of each row of the inputs
     requests: list[Submitted]
+    cache: PromptCache | None = None  # of the one prompt
 
     @property
     def config(self) -> GenerationConfig:
@@ -93,6 +95,7 @@ class Run:
                     (request, *request.handle.news(), request.handle.new_events() if request.decoding.traced else ())
                     for request in live.values()
                 ]
+            self.write_cache()
             for request, tokens, ended, error, told in news:
                 if error:
                     raise error
@@ -116,6 +119,15 @@ class Run:
         news = events()
         next(news)  # it is inside `try` from here on, so that closing it before its first event cancels too
         return news
+
+    def write_cache(self) -> None:
+        """Write the prompt's pages to its cache, once they are there.
+
+        Raises:
+            ArgumentError: the file cannot be written.
+        """
+        if self.cache is not None:
+            self.cache.write()
 
     def results(self) -> list[Hypothesis]:
         """The hypothesis of each row of the result."""
@@ -162,6 +174,7 @@ def start(
     assistant_tokenizer: Any = None,
     prefix_allowed_tokens_fn: Any = None,
     context_overflow: str = "error",
+    prompt_cache: Any = None,
     default_new_tokens: int = DEFAULT_NEW_TOKENS,
     deadline: float | None = None,
     traced: bool = False,
@@ -206,7 +219,10 @@ def start(
             told = replace(decoding, recorded=wanted, traced=traced or config.output_trace)
             requests.append((row, _within(ends, told)))
     engine.refresh()
-    return _submitted(Run(engine, prompts, configs, []), requests)
+    run = Run(engine, prompts, configs, [])
+    if prompt_cache is not None:
+        run.cache = open_prompt_cache(prompt_cache, model, engine, prompts.rows, requests[0][1])
+    return _submitted(run, requests)
 
 
 def _facts(model: Bound, backend: Backend) -> Surroundings:
@@ -228,7 +244,8 @@ def _submitted(run: Run, requests: Sequence[tuple[int, Decoding]]) -> Run:
     try:
         for row, decoding in requests:
             prompt = run.prompts.rows[row]
-            handle = run.engine.submit(prompt[: len(prompt) - decoding.healed], decoding)
+            cache = None if run.requests else run.cache  # the others of the prompt share what the first reads
+            handle = run.engine.submit(prompt[: len(prompt) - decoding.healed], decoding, cache)
             run.requests.append(Submitted(handle, decoding, run.configs[row], row, run.rows, decoding.returned))
     except BaseException:
         run.cancel()

@@ -122,6 +122,7 @@ class GenerationHandle:
         """
         while not self.done:
             self._run.engine.step()
+        self._run.write_cache()
         tidy(self._run.engine)
         return self._run.results()
 

@@ -37,6 +37,11 @@ class TextRun:
         """What happens, as it happens; closing the generator stops the model."""
         return _as_text(self._run, self._rows)
 
+    @property
+    def reused(self) -> int:
+        """How many tokens of the prompt its `prompt_cache` held."""
+        return 0 if self._run.cache is None else self._run.cache.reused
+
     def traces(self) -> list[Trace]:
         """What the strategy of each request told so far, for runs with `output_trace`.
 

@@ -62,7 +62,7 @@ class SelfAttention(nn.Module):
     def _attend(self, group: Group, queries: Tensor, entries: list[Tensor], batch: Batch) -> Tensor:
         where = group.keys(self.part.window)
         keys, values, *mask_values = [
-            self._known(where, plane, group.take(entry), batch) for plane, entry in enumerate(entries)
+            self._known(group, where, plane, entry, batch) for plane, entry in enumerate(entries)
         ]  # pieces of (count, size, kv_heads, head_dim)
         added = mask_values[0] if mask_values else None
         dropout = self.dropout.p if self.training else 0.0
@@ -75,11 +75,15 @@ class SelfAttention(nn.Module):
         batch.weights[self.layer].append(weights)
         return read
 
-    def _known(self, where: Keys | JoinedKeys, plane: int, entry: Tensor, batch: Batch) -> list[Tensor]:
+    def _known(self, group: Group, where: Keys | JoinedKeys, plane: int, entry: Tensor, batch: Batch) -> list[Tensor]:
         """The entries of one plane that a group's queries see, in the pieces (count, size, ...) of `where`."""
-        stored = None if batch.store is None else batch.store.planes(self.layer)[plane]
+        exact = where if isinstance(where, Keys) else where.exact
+        seen = group.take(entry) if exact.reads_new else None
+        if batch.store is not None and exact.source is not None:
+            seen = exact.read(batch.store.planes(self.layer)[plane], seen)
+        assert seen is not None
         if isinstance(where, Keys):
-            return [where.read(stored, entry)]
+            return [seen]
         assert batch.store is not None  # that has coded pages
         coded = batch.store.coded(self.layer).decode(where.coded.pages, plane)
-        return [coded.view(where.coded.count, where.coded.size, *coded.shape[2:]), where.exact.read(stored, entry)]
+        return [coded.view(where.coded.count, where.coded.size, *coded.shape[2:]), seen]

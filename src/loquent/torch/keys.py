@@ -92,8 +92,10 @@ class Block:
 
     def cut(self, pieces: Sequence[Tensor]) -> Tensor:
         """The part of pieces (count, size, ...) that the block reads, as one."""
-        parts = [piece[:, low:high] for piece, (low, high) in zip(pieces, self.spans, strict=True)]
-        return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+        if len(pieces) == 1:
+            low, high = self.spans[0]
+            return pieces[0] if low == 0 and high == pieces[0].shape[1] else pieces[0][:, low:high]
+        return torch.cat([piece[:, low:high] for piece, (low, high) in zip(pieces, self.spans, strict=True)], 1)
 
     def bias(self, dtype: torch.dtype) -> Tensor | None:
         """`visible` as numbers to add to the scores, (count or 1, 1, stop - start, keys): 0 or minus infinity."""
@@ -146,12 +148,16 @@ class Keys:
             blocks.append(self._block(start, stop, low, min(self.size, offset + stop)))
         return blocks
 
-    def read(self, plane: Tensor | None, entry: Tensor) -> Tensor:
-        """What they are in one plane, (count, size, ...), of the store's entries and the new ones (count, new, ...)."""
-        if self.source is None or plane is None:
-            return entry
+    @property
+    def reads_new(self) -> bool:
+        """Whether the new tokens' keys come from the projection."""
+        return self.source is None or self.joined
+
+    def read(self, plane: Tensor, new: Tensor | None) -> Tensor:
+        """What they are in one plane of the store, (count, size, ...); `new` (count, new, ...) comes behind it."""
+        assert self.source is not None
         stored = self.source.read(plane)
-        return torch.cat([stored[:, : self.queries.pasts[0] - self.first[0]], entry], 1) if self.joined else stored
+        return stored if new is None else torch.cat([stored[:, : self.queries.pasts[0] - self.first[0]], new], 1)
 
     def by_position(self, weights: Tensor) -> Tensor:
         """Attention weights (count, heads, new, size) of which the first is that of position `first[b]`."""

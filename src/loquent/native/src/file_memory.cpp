@@ -64,6 +64,18 @@ std::string free_in_words(int file) {
     return in_words(static_cast<double>(system.f_bavail) * system.f_frsize);
 }
 
+/// A tenth of the time of asking for what is there already.
+bool is_in_memory(void* begin, size_t size) {
+#ifdef __linux__
+    std::vector<unsigned char> pages(whole_system_pages(size) / system_page());
+    return mincore(begin, size, pages.data()) == 0 &&
+           std::all_of(pages.begin(), pages.end(), [](unsigned char page) { return page & 1; });
+#else
+    (void)begin, (void)size;
+    return false;
+#endif
+}
+
 }  // namespace
 
 FileMemory::FileMemory(int file) : file_(fcntl(file, F_DUPFD_CLOEXEC, 0)), process_(getpid()) {
@@ -137,7 +149,9 @@ void FileMemory::give_back(uint8_t* piece, int64_t offset, int64_t size) {
 void read_ahead(const uint8_t* start, int64_t bytes) {
     const auto address = reinterpret_cast<uintptr_t>(start);
     const uintptr_t first = address / system_page() * system_page();
-    posix_madvise(reinterpret_cast<void*>(first), address + bytes - first, POSIX_MADV_WILLNEED);
+    void* begin = reinterpret_cast<void*>(first);
+    const size_t size = address + bytes - first;
+    if (!is_in_memory(begin, size)) posix_madvise(begin, size, POSIX_MADV_WILLNEED);
 }
 
 }  // namespace loquent

@@ -17,7 +17,7 @@ void RotaryTable::begin_step() {
     ++step_;
     if (held_ <= kKeptBlocks) return;
     for (Block& block : blocks_)
-        if (!block.numbers.empty() && block.used + 1 < step_) block.numbers = {}, --held_;
+        if (!block.numbers.empty() && block.used + 1 < step_) std::vector<float>().swap(block.numbers), --held_;
 }
 
 void RotaryTable::reach(int64_t start, int64_t stop) {
@@ -27,6 +27,12 @@ void RotaryTable::reach(int64_t start, int64_t stop) {
         blocks_[index].used = step_;
         if (blocks_[index].numbers.empty()) fill(index);
     }
+}
+
+int64_t RotaryTable::bytes() const {
+    int64_t bytes = blocks_.capacity() * sizeof(Block);
+    for (const Block& block : blocks_) bytes += block.numbers.capacity() * sizeof(float);
+    return bytes;
 }
 
 void RotaryTable::fill(int64_t index) {

@@ -26,8 +26,8 @@ public:
     }
     const float* sines(int64_t position) const { return cosines(position) + kBlock * pairs(); }
 
-    /// Of how many positions there are angles now.
-    int64_t held() const { return held_ * kBlock; }
+    /// What it takes.
+    int64_t bytes() const;
 
 private:
     struct Block {

@@ -1,4 +1,6 @@
 // Memory over a file: zeros, blocks that are reserved and given back, a disk that is full, and forked processes.
+#include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -139,13 +141,26 @@ void a_forked_process_changes_nothing() {
     CHECK(all(memory->allocate(kPiece).get(), kPiece, 0));
 }
 
-void what_is_read_ahead_stays() {
+#ifdef __linux__
+bool in_memory(const uint8_t* piece) {
+    std::vector<unsigned char> pages(kPiece / sysconf(_SC_PAGESIZE));
+    return mincore(const_cast<uint8_t*>(piece), kPiece, pages.data()) == 0 &&
+           std::all_of(pages.begin(), pages.end(), [](unsigned char page) { return page & 1; });
+}
+
+void what_was_dropped_is_read_ahead() {
     const File file;
     const auto piece = over(file)->allocate(kPiece);
     std::memset(piece.get(), 4, kPiece);
+    fsync(file.number);
+    madvise(piece.get(), kPiece, MADV_DONTNEED);
+    posix_fadvise(file.number, 0, 0, POSIX_FADV_DONTNEED);
     read_ahead(piece.get() + 100, kPiece - 100);
+    for (int wait = 0; wait < 1000 && !in_memory(piece.get()); ++wait) usleep(10000);
+    CHECK(in_memory(piece.get()));
     CHECK(all(piece.get(), kPiece, 4));
 }
+#endif
 
 void a_closed_descriptor_is_refused() { CHECK_THROWS(FileMemory(-1), std::invalid_argument); }
 
@@ -158,7 +173,9 @@ int main() {
     pieces_outlive_their_memory();
     a_full_disk_is_refused();
     if (!std::getenv("LOQUENT_NO_FORK")) a_forked_process_changes_nothing();
-    what_is_read_ahead_stays();
+#ifdef __linux__
+    what_was_dropped_is_read_ahead();
+#endif
     a_closed_descriptor_is_refused();
     return loquent::test::report();
 }
