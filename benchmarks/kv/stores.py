@@ -15,6 +15,7 @@ GROUP = 32
 
 _FLOAT = {"float32": 4.0, "bfloat16": 2.0, "int8": 1.0}
 _SCALE, _MASK = 4, 4  # bytes of a coded group's lowest level and step, of int8's scale, of a dynamic mask's value
+_KEPT_BEHIND = 64  # tokens behind a window that stay, since drafts that are rewound make them visible again
 _LANES = 16  # numbers of a vector: head_dim is padded to whole ones in the exact values of the native core
 
 
@@ -144,5 +145,5 @@ def _is_within(window: int | None, residual: int) -> bool:
 
 
 def _pages(stop: int, length: int, window: int | None, page: int) -> int:
-    """How many pages there are before `stop`, of those that the last query's window reaches."""
-    return max(0, stop - (0 if window is None else max(0, length - window) // page))
+    """How many pages there are before `stop` that the last query's window reaches, or that stay behind it."""
+    return max(0, stop - (0 if window is None else max(0, length - _KEPT_BEHIND - window) // page))

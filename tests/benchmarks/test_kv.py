@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 ROOT = Path(__file__).parents[2]
 
@@ -45,29 +43,20 @@ def test_bytes_of_an_exact_token_are_those_of_its_vectors() -> None:
     assert Shape(1, 4, 8, masked=True).exact("float32") == 4 * (8 + 16) * 4 + 4 * 4  # values fill whole vectors
 
 
-@given(
-    length=st.integers(1, 700),
-    group=st.sampled_from([16, 32, 64]),
-    residual=st.integers(1, 100),
-    window=st.none() | st.integers(1, 200),
-)
-def test_expected_pages_are_those_that_the_last_query_sees(
-    length: int, group: int, residual: int, window: int | None
+@pytest.mark.parametrize("window", [None, 40, 100])
+@pytest.mark.parametrize("name", ["float32", "8 bits", "2 bits"])
+def test_expected_bytes_are_those_that_an_engine_tells_of(
+    tmp_path_factory: pytest.TempPathFactory, name: str, window: int | None
 ) -> None:
-    """By looking at each position: in which form the last two queries see it (exact pages go one query later)."""
-    from kv.stores import Shape, coded, expected_bytes
+    from kv.ours import Ours
+    from kv.stores import PLAIN, Shape, coded, expected_bytes
 
-    shape, store = Shape(1, 1, 16, window=window), coded(4, group, residual)
-    pages: dict[str, set[int]] = {"exact": set(), "coded": set()}
-    for query in (length - 1, length - 2):
-        border = max(0, query + 1 - residual) // group
-        for place in range(query + 1):
-            is_seen = window is None or place > query - window
-            is_coded = place // group < border and not (window is not None and window <= residual)
-            if is_seen and (query == length - 1 or (not is_coded and (window is None or window > residual))):
-                pages["coded" if is_coded else "exact"].add(place // group)
-    expected = len(pages["exact"]) * shape.exact("float32") + len(pages["coded"]) * shape.coded(4, group)
-    assert expected_bytes(store, shape, length) == round(group * expected)
+    store = PLAIN if name == "float32" else coded(int(name[0]), group=32, residual=48)
+    shape = Shape(2, 2, 16, masked=window is not None, window=window)
+    ours = Ours(str(written(tmp_path_factory.mktemp("kv") / "model", window)), "float32", None)
+    for length in (20, 150, 257, 300):
+        found = ours.held([list(range(5, 5 + length))], dict(store.options))
+        assert sum(found["parts"].values()) == expected_bytes(store, shape, *found["read"])
 
 
 def test_beginnings_are_those_of_tales_that_are_long_enough() -> None:
@@ -98,21 +87,26 @@ def test_memory_of_its_own_and_of_files_are_told_apart(tmp_path: Path) -> None:
     assert after.mapped - before.mapped == pytest.approx(size, rel=0.1)
 
 
-@pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model of the benchmark's kind in no time."""
+def written(folder: Path, window: int | None = None) -> Path:
+    """A model of the benchmark's kinds in no time."""
     import torch
 
+    import loquent
     from cpu.checkpoints import write_tokenizer
-    from loquent import LlamaConfig, LlamaForCausalLM
 
-    folder = tmp_path_factory.mktemp("kv") / "small"
     torch.manual_seed(0)
-    config = LlamaConfig(600, 64, 64, 2, 4, num_key_value_heads=2, max_position_embeddings=1024, head_dim=16)
-    config.bos_token_id, config.eos_token_id = 599, None
-    LlamaForCausalLM(config).save_pretrained(folder)
+    family, further = ("Llama", {}) if window is None else ("Doge", {"sliding_window": window})
+    sizes = {"vocab_size": 600, "hidden_size": 64, "intermediate_size": 64, "max_position_embeddings": 1024}
+    heads = {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16}
+    config = getattr(loquent, f"{family}Config")(**sizes, **heads, bos_token_id=599, eos_token_id=None, **further)
+    getattr(loquent, f"{family}ForCausalLM")(config).save_pretrained(folder)
     write_tokenizer(600, folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return written(tmp_path_factory.mktemp("kv") / "small")
 
 
 def test_both_libraries_make_the_same_of_a_text(small: Path) -> None:
