@@ -90,6 +90,8 @@ def test_folders_are_there_and_are_one(tmp_path: Path, monkeypatch: pytest.Monke
     assert stored(cache_implementation="offloaded", offload_folder="~").folder == str(tmp_path)
     with pytest.raises(ArgumentError, match=r"offload_folder='.*/away' is no folder. Make it"):
         stored(cache_implementation="offloaded", offload_folder=str(tmp_path / "away"))
+    with pytest.raises(ArgumentError, match="offload_folder=3 is no folder"):
+        stored(cache_implementation="offloaded", cache_config={"offload_folder": 3})
     with pytest.raises(ArgumentError, match=r"are two folders\. Pass one of them"):
         stored(cache_implementation="offloaded", offload_folder="/a", cache_config={"offload_folder": "/b"})
 

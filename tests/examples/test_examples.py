@@ -41,6 +41,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "EleutherAI/pythia-1.4b-deduped": ("gpt_neox", NEOX),
     "EleutherAI/pythia-160m-deduped": ("gpt_neox", {**NEOX, "num_hidden_layers": 1}),
     "huggyllama/llama-7b": ("llama", LLAMA),
+    "meta-llama/Llama-2-7b-chat-hf": ("llama", {**LLAMA, "num_hidden_layers": 2}),
     "my_account/my_model": ("gpt2", GPT2),
 }
 
@@ -87,7 +88,7 @@ def run_example(
 def test_every_example_is_run_here() -> None:
     source = Path(__file__).read_text()
     assert all(f'"{path.name}"' in source for path in EXAMPLES.glob("*.py"))
-    assert len(list(EXAMPLES.glob("*.py"))) == 17
+    assert len(list(EXAMPLES.glob("*.py"))) == 19
 
 
 def test_doge_text_generation(run_example: Any, capsys: Any, folders: dict[str, Path]) -> None:
@@ -232,6 +233,20 @@ def test_dola(run_example: Any, capsys: Any) -> None:
     outputs = [program[name].tolist() for name in ("vanilla_output", "dola_high_output", "dola_custom_output")]
     assert outputs[0][0] == plain(program, max_new_tokens=50)
     assert outputs[0] != outputs[1] != outputs[2]
+
+
+def test_quantized_cache(run_example: Any, capsys: Any) -> None:
+    program = run_example("generation_quantized_cache.py")
+    assert capsys.readouterr().out.count("I like rock music because") == 2
+    # As short as this everything is within the residual.
+    assert program["quantized"].tolist() == program["out"].tolist() == [plain(program, max_new_tokens=20)]
+
+
+def test_offloaded_cache(run_example: Any, capsys: Any) -> None:
+    program = run_example("generation_offloaded_cache.py")
+    offloaded, out = capsys.readouterr().out.split("Fun fact:")[1:]
+    assert offloaded.strip() == out.strip()
+    assert program["offloaded"].tolist() == program["out"].tolist()
 
 
 def test_the_programs_of_the_readme(run_example: Any, capsys: Any) -> None:

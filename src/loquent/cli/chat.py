@@ -13,6 +13,7 @@ import typer
 
 from loquent.cli.failures import reported
 from loquent.cli.loading import load_model
+from loquent.cli.memory import MemoryOptions
 from loquent.cli.options import ModelOptions, OutputOptions, WritingOptions
 from loquent.cli.session import Session
 from loquent.cli.statistics import Statistics
@@ -45,6 +46,7 @@ def chat(
     model: ModelOptions,
     writing: WritingOptions,
     strategy: StrategyOptions,
+    memory: MemoryOptions,
     output: OutputOptions,
     message: Annotated[str | None, typer.Argument(help="The first thing to say.")] = None,
     system: Annotated[str | None, typer.Option("--system", help="What the model is told beforehand.")] = None,
@@ -63,8 +65,9 @@ def chat(
     with reported(terminal, output.debug):
         if raw and turns_joined_by_eos:
             raise ArgumentError("--raw and --turns-joined-by-eos are two ways to write a conversation. Pass one.")
-        loaded = load_model(model, terminal)
+        loaded = load_model(model, terminal, memory.kv_memory)
         chosen = strategy.for_generation(loaded, lambda name: load_model(replace(model, model=name), terminal))
+        chosen |= memory.for_generation(chosen)
         session = Session(loaded, writing.for_generation(loaded, chosen), system)
         if turns_joined_by_eos:
             from loquent.tokenization.templates import TURNS_JOINED_BY_EOS

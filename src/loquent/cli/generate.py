@@ -11,6 +11,7 @@ import typer
 
 from loquent.cli.failures import INTERRUPTED, reported
 from loquent.cli.loading import load_model
+from loquent.cli.memory import MemoryOptions
 from loquent.cli.options import ModelOptions, OutputOptions, WritingOptions
 from loquent.cli.rows import JsonEvents, JsonResults, Rows, TextRows
 from loquent.cli.showing import ShowOptions
@@ -32,6 +33,8 @@ cat story.txt | loquent generate --max-new-tokens 50 --stop "The end"
 
 loquent generate --num-beams 4 --greedy --show beams --html beams.html -n 20 "Once upon a time"
 
+loquent generate --kv-bits 4 --kv-memory 1GiB --model openai-community/gpt2 "The sea was"
+
 loquent generate --prompt-cache rules.cache "$(cat rules.txt)" -n 200
 
 loquent generate --choice yes --choice no "Is the sea blue? Answer:"
@@ -45,6 +48,7 @@ def generate(
     model: ModelOptions,
     writing: WritingOptions,
     strategy: StrategyOptions,
+    memory: MemoryOptions,
     show: ShowOptions,
     output: OutputOptions,
     prompts: Annotated[
@@ -82,8 +86,9 @@ def generate(
         if stream and not output.json:
             raise ArgumentError("--stream is for --json: text is always printed as it is written.")
         texts = [_from_pipe() if prompt == "-" else prompt for prompt in prompts or ["-"]]
-        loaded = load_model(model, terminal)
+        loaded = load_model(model, terminal, memory.kv_memory)
         chosen = strategy.for_generation(loaded, lambda name: load_model(replace(model, model=name), terminal))
+        chosen |= memory.for_generation(chosen)
         options = writing.for_generation(loaded, chosen)
         if prompt_cache is not None:
             options["prompt_cache"] = prompt_cache

@@ -11,13 +11,17 @@ if TYPE_CHECKING:
     from loquent.text import TextModel
 
 
-def load_model(options: ModelOptions, terminal: Terminal) -> TextModel:
-    """The model, with errors as `loquent.load` raises them, and a notice where another backend must do."""
+def load_model(options: ModelOptions, terminal: Terminal, kv_memory: str | None = None) -> TextModel:
+    """The model, with errors as `loquent.load` raises them, and a notice where another backend must do.
+
+    `kv_memory` is how much of keys and values it may hold in memory; None: as much as it may.
+    """
     from loquent.text import load
 
     loaded = load(
         options.model,
         precision=options.precision.value,
+        kv_memory=kv_memory,
         device=options.device,
         revision=options.revision,
         local_files_only=options.offline,

@@ -142,9 +142,7 @@ def plain_fields(value: Any) -> Any:
     for name in ("compute_dtype", "device"):
         if plain.get(name) is not None:
             plain[name] = str(plain[name]).removeprefix("torch.")
-    if "offload_folder" in plain:
-        plain["offload_folder"] = os.fspath(plain["offload_folder"])
-    return plain
+    return {name: os.fspath(item) if isinstance(item, os.PathLike) else item for name, item in plain.items()}
 
 
 def _count(value: Any) -> int:

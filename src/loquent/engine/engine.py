@@ -168,8 +168,11 @@ class Engine:
     def refresh(self) -> None:
         """Drop what is remembered for reuse if the weights have changed; to be called before requests are submitted."""
         with self.lock:
-            for reader in self._readers():
-                reader.refresh(self.scheduler.idle)
+            readers = self._readers()
+            # Each backend is asked once, whatever number of readers it has: it tells of a change but once.
+            changed = {backend: backend.weights_changed() for backend in {reader.backend for reader in readers}}
+            for reader in readers:
+                reader.refresh(changed[reader.backend], self.scheduler.idle)
 
     def release_memory(self) -> None:
         """Give back the stores' memory that no running request holds."""

@@ -106,9 +106,9 @@ class Reader:
             share.pending.advance(share.count - share.again)
         return forward
 
-    def refresh(self, idle: bool) -> None:
-        """Drop what is remembered for reuse if the weights have changed; while requests run, when they are done."""
-        self._is_stale |= self.backend.weights_changed()
+    def refresh(self, changed: bool, idle: bool) -> None:
+        """Drop what is remembered for reuse if the weights have `changed`; while requests run, when they are done."""
+        self._is_stale |= changed
         if self._is_stale and idle:
             self.space.forget_all()
             self._is_stale = False

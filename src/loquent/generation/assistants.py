@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from typing import Any
 
 from loquent.config import GenerationConfig
 from loquent.decoding.arguments.speculation import Assistant
-from loquent.engine import Backend, Engine
+from loquent.engine import Engine
 from loquent.engine.reader import Reader
 from loquent.errors import ArgumentError
 from loquent.generation.binding import Bound, EngineSlot, WithTokenizer, opener_of, slot_of
+from loquent.generation.readers import kept_reader
+
+_WHOLE, _FIRST = "whole", "first"
 
 
 def assistant_of(
@@ -39,7 +42,8 @@ def assistant_of(
         )
     slot = slot_of(assistant)
     key, open_backend = opener_of(assistant)
-    reader = _reader(slot, engine, ("whole", key), open_backend)
+    _forget_moved(slot, engine, key)
+    reader = kept_reader(slot, engine, (_WHOLE, key), lambda: engine.add_reader(open_backend()))
     return Assistant(
         reader,
         reader.backend.vocabulary,
@@ -56,21 +60,17 @@ def _early_exit(engine: Engine, model: Bound, depth: int) -> Assistant:
     if depth >= layers:
         raise ArgumentError(f"assistant_early_exit={depth} must be less than the model's {layers} layers.")
     slot = slot_of(model)
-    reader = _reader(slot, engine, ("first", depth), lambda: engine.backend.truncated(depth))
+    reader = kept_reader(slot, engine, (_FIRST, depth), lambda: engine.add_reader(engine.backend.truncated(depth)))
     backend = reader.backend
     return Assistant(reader, backend.vocabulary, backend.max_positions, _cost(reader, engine), kept=slot.kept)
 
 
-def _reader(slot: EngineSlot, engine: Engine, key: tuple[str, Hashable], open_backend: Callable[[], Backend]) -> Reader:
-    """The reader that an engine has of a model, opened anew where the model's weights are elsewhere by now."""
+def _forget_moved(slot: EngineSlot, engine: Engine, key: Hashable) -> None:
+    """Let go of the reader of an assistant whose weights are elsewhere by now."""
     with slot.lock:
-        known = slot.readers.setdefault(engine, {})
-        if key not in known:
-            stale = [old for old in known if old[0] == key[0] == "whole"]
-            for old in stale:
-                del known[old]
-            known[key] = engine.add_reader(open_backend())
-        return known[key]
+        known = slot.readers.get(engine, {})
+        for old in [old for old in known if old[0] == _WHOLE and old[1] != key]:
+            del known[old]
 
 
 def _cost(reader: Reader, engine: Engine) -> float:

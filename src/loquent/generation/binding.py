@@ -16,6 +16,10 @@ from loquent.engine.lending import Loan, Survey
 from loquent.engine.reader import Reader
 from loquent.native import why_unavailable
 from loquent.parts import Decoder
+from loquent.sizes import parse_size
+
+KV_SHARE = 0.9
+"""Of the memory that is free when an engine is made, how much its keys and values may take unless somebody says."""
 
 
 @runtime_checkable
@@ -81,7 +85,8 @@ class EngineSlot:
         self.lock = threading.Lock()
         self.key: Hashable = None
         self.engine: Engine | None = None
-        # What other models' engines, and its own one, read with it beside: drafts. By what each was opened for.
+        self.kv_memory: int | None = None  # bytes that its engine may hold of keys and values, where somebody has said
+        # What other models' engines, and its own one, read with it beside: drafts, other stores. By what each is for.
         self.readers: WeakKeyDictionary[Engine, dict[tuple[str, Hashable], Reader]] = WeakKeyDictionary()
         self.kept = Kept()  # how many tokens it drafts
 
@@ -98,8 +103,28 @@ def engine_of(model: Bound) -> Engine:
     key, open_backend = opener_of(model)
     with slot.lock:
         if slot.engine is None or slot.key != key:
-            slot.engine, slot.key = Engine(open_backend()), key
+            backend = open_backend()
+            slot.engine = Engine(backend, kv_memory=slot.kv_memory or _share_of_free_memory(backend))
+            slot.key = key
         return slot.engine
+
+
+def limit_kv_memory(model: Bound, size: int | str) -> None:
+    """Let a model's engine hold so many bytes of keys and values in memory, by all of its requests together.
+
+    Raises:
+        ArgumentError: it is no size.
+    """
+    limit, slot = parse_size(size, "kv_memory"), slot_of(model)
+    with slot.lock:
+        slot.kv_memory, engine = limit, slot.engine
+    if engine is not None:
+        engine.kv_memory = limit
+
+
+def _share_of_free_memory(backend: Backend) -> int | None:
+    free = backend.free_memory()
+    return None if free is None else int(free * KV_SHARE)
 
 
 def slot_of(model: Bound) -> EngineSlot:

@@ -23,6 +23,7 @@ from loquent.generation.prompts import INPUT_NAMES, Prompts, pad_token, read_neg
 from loquent.generation.replay import Attentive
 from loquent.generation.results import tensor_like
 from loquent.generation.settings import callables, merged_for_rows, row_seeds
+from loquent.generation.stores import home_of
 
 KEPT_STORE_BYTES = 256 << 20
 """How much key-value memory an idle model keeps for its next call, and what it remembers there with it."""
@@ -198,7 +199,7 @@ def start(
     seeds = row_seeds(seed, configs)
     engine = engine_of(model)
     around = replace(
-        _facts(model, engine.backend),
+        facts_of(model, engine.backend),
         tokenizer=tokenizer,
         processors=callables(logits_processor, "logits_processor"),
         criteria=callables(stopping_criteria, "stopping_criteria"),
@@ -216,7 +217,8 @@ def start(
         own = replace(around, row=row, assistant=assistant, negative_prompt=negative[row])
         for decoding in resolve(config, prompts.rows[row].tolist(), row_seed, own):
             _check_recorded(wanted, decoding)
-            told = replace(decoding, recorded=wanted, traced=traced or config.output_trace)
+            home = home_of(engine, model, decoding.store)
+            told = replace(decoding, home=home, recorded=wanted, traced=traced or config.output_trace)
             requests.append((row, _within(ends, told)))
     engine.refresh()
     run = Run(engine, prompts, configs, [])
@@ -225,7 +227,7 @@ def start(
     return _submitted(run, requests)
 
 
-def _facts(model: Bound, backend: Backend) -> Surroundings:
+def facts_of(model: Bound, backend: Backend) -> Surroundings:
     """What a model is, for requests to be resolved against."""
     return Surroundings(
         vocabulary=backend.vocabulary,

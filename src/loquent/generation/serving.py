@@ -13,27 +13,32 @@ import numpy as np
 
 from loquent.decoding.task import Hypothesis
 from loquent.decoding.trace import Trace
+from loquent.engine.reader import StoreMemory
 from loquent.errors import ArgumentError
-from loquent.generation.binding import Bound, WithTokenizer, engine_of
+from loquent.generation.binding import Bound, WithTokenizer, engine_of, limit_kv_memory
 from loquent.generation.collecting import trace_of
 from loquent.generation.running import Run, StreamEvent, start, tidy
 
 
-def open_engine(model: Any, tokenizer: Any = None) -> GenerationEngine:
+def open_engine(model: Any, tokenizer: Any = None, *, kv_memory: int | str | None = None) -> GenerationEngine:
     """The engine of a model, for requests that come and go.
 
     Args:
         model: a model of `AutoModelForCausalLM`, or what `loquent.load` gives.
         tokenizer: makes ids of prompts that are texts, and is what `stop_strings` and grammars see texts through; that
             of a `loquent.load` model is its own.
+        kv_memory: how much of keys and values it may hold in memory, in bytes or as "2GiB", by all requests together,
+            those of `model.generate` too; what was said before holds where it is None, or else 90 % of what is free.
 
     Raises:
-        ArgumentError: the model is none that generates.
+        ArgumentError: the model is none that generates, or `kv_memory` is no size.
     """
     if isinstance(model, WithTokenizer):
         model, tokenizer = model.model, tokenizer or model.tokenizer
     if not isinstance(model, Bound):
         raise ArgumentError(f"model is a {type(model).__name__}. Pass a model that generates, such as loquent.load's.")
+    if kv_memory is not None:
+        limit_kv_memory(model, kv_memory)
     return GenerationEngine(model, tokenizer)
 
 
@@ -87,6 +92,13 @@ class GenerationEngine:
     def describe(self) -> str:
         """What runs the model, in a few words."""
         return engine_of(self.model).backend.describe()
+
+    def memory(self) -> list[StoreMemory]:
+        """What the key-value stores take, in bytes: a line for each group of pages, by where and in which form it is.
+
+        Pages are held by requests, or remembered for requests that begin equally, which give way to what needs room.
+        """
+        return engine_of(self.model).memory()
 
 
 class GenerationHandle:

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from loquent.errors import ArgumentError, CheckpointError
+from loquent.generation.binding import Bound, limit_kv_memory
+from loquent.sizes import parse_size
 from loquent.text.model import TextModel
 
 Precision = Literal["auto", "float32", "bfloat16", "float16", "int8", "int4"]
@@ -34,6 +36,7 @@ def load(
     *,
     precision: Precision = "auto",
     key_values: str | None = None,
+    kv_memory: int | str | None = None,
     device: str | None = None,
     revision: str | None = None,
     token: str | bool | None = None,
@@ -47,6 +50,8 @@ def load(
         precision: how the weights are held; "auto" as the checkpoint or the packed folder is stored.
         key_values: how keys and values are stored, "float32", "bfloat16" or "int8"; None: float32 where the weights
             are, else bfloat16. For the native core alone.
+        kv_memory: how much of keys and values all requests together may hold in memory, in bytes or as "512MB", "2GiB";
+            None: 90 % of what is free when the first one begins. See docs/memory.md.
         device: "cpu" or None for the CPU, which takes no torch; "cuda", "cuda:1" for a GPU, by torch.
         revision: a branch, a tag or a commit of the repository.
         token: an access token, True for the stored one, False for none.
@@ -57,29 +62,42 @@ def load(
     `TextModel.describe()` and `TextModel.obstacle` say so.
 
     Raises:
-        ArgumentError: a precision or device that cannot be had.
+        ArgumentError: a precision or device that cannot be had, or a size that is none.
         HubError: the name could not be resolved.
         CheckpointError, ConfigError, TokenizerError: the files are missing or damaged.
         NativeError: the native core cannot run the model, and torch cannot either.
         MissingExtraError: the device takes torch, which is not installed.
     """
     from loquent import AutoTokenizer
-    from loquent.native.loading import check_precision, load_native, obstacle_to, read_config
+    from loquent.native.loading import check_precision
 
     check_precision(precision)
+    limit = None if kv_memory is None else parse_size(kv_memory, "kv_memory")
     name = default_model() if name_or_path is None else name_or_path
     hub: dict[str, Any] = {"revision": revision, "token": token, "cache_dir": cache_dir}
     hub["local_files_only"] = local_files_only
     tokenizer = AutoTokenizer.from_pretrained(name, **hub)
     if key_values is not None and device not in (None, "cpu"):
         raise ArgumentError(f"key_values={key_values!r} is for the CPU, not device={device!r}. Leave one of them out.")
+    model, obstacle = _load_model(name, precision, key_values, device, hub)
+    if limit is not None:
+        limit_kv_memory(model, limit)
+    return TextModel(model, tokenizer, obstacle)
+
+
+def _load_model(
+    name: Any, precision: str, key_values: str | None, device: str | None, hub: dict[str, Any]
+) -> tuple[Bound, str | None]:
+    """The model, and why the native core does not run it, where it was meant to."""
+    from loquent.native.loading import load_native, obstacle_to, read_config
+
     if device not in (None, "cpu"):
-        return TextModel(_load_torch(name, precision, device, hub), tokenizer)
+        return _load_torch(name, precision, device, hub), None
     config = read_config(name, **hub)
     obstacle = obstacle_to(config)
     if obstacle and precision not in _QUANTIZED and key_values is None and has_torch():
-        return TextModel(_load_torch(name, precision, "cpu", hub), tokenizer, obstacle)
-    return TextModel(load_native(name, precision, config, key_values, **hub), tokenizer)
+        return _load_torch(name, precision, "cpu", hub), obstacle
+    return load_native(name, precision, config, key_values, **hub), None
 
 
 def has_torch() -> bool:

@@ -144,17 +144,34 @@ class TextModel:
         )
         return ids
 
-    def score(self, text: str, *, given: str = "") -> Score:
+    def score(
+        self,
+        text: str,
+        *,
+        given: str = "",
+        cache_implementation: str | None = None,
+        cache_config: Any = None,
+        offload_folder: str | None = None,
+    ) -> Score:
         """How likely the model finds `text`, behind the text `given` or at the beginning of a document.
 
         A beginning is marked by the BOS token; for a model without one the first token has no probability and is left
         out.
 
+        Args:
+            text: what is scored.
+            given: what stands before it.
+            cache_implementation, cache_config, offload_folder: how keys and values are kept, as in `generate`; None:
+                as the model's own generation config says. So the cost of a quantized store can be measured.
+
         Raises:
-            ArgumentError: there is no token to score.
+            ArgumentError: there is no token to score, or the store cannot be had.
             ContextLengthError: the texts exceed the model's positions.
         """
-        return score(self.model, self.tokenizer, text, given)
+        store = {"cache_implementation": cache_implementation, "cache_config": cache_config}
+        store["offload_folder"] = offload_folder
+        options = {name: value for name, value in store.items() if value is not None}
+        return score(self.model, self.tokenizer, text, given, options)
 
     def _ids(self, prompt: str) -> list[int]:
         if not isinstance(prompt, str):

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
+from loquent.decoding.arguments.stores import store_of
 from loquent.decoding.stopping import Stopping
 from loquent.decoding.task import Decoding, Hypothesis, Read, Strategy, Task
 from loquent.decoding.wants import Likelihood
 from loquent.errors import ArgumentError, ContextLengthError
 from loquent.generation import Bound, engine_of, tidy
+from loquent.generation.running import facts_of
+from loquent.generation.settings import merged
+from loquent.generation.stores import home_of
 from loquent.tokenization import PreTrainedTokenizer
 
 
@@ -43,8 +48,8 @@ class Score:
         return -self.total / math.log(2) / len("".join(self.tokens).encode())
 
 
-def score(model: Bound, tokenizer: PreTrainedTokenizer, text: str, given: str) -> Score:
-    """The score of `text` behind `given`; see `TextModel.score`."""
+def score(model: Bound, tokenizer: PreTrainedTokenizer, text: str, given: str, options: Mapping[str, Any]) -> Score:
+    """The score of `text` behind `given`; `options` are those of `TextModel.score` that say how keys are kept."""
     encoded = tokenizer(given + text, return_offsets_mapping=True, verbose=False)
     ids, offsets = list(encoded["input_ids"]), list(encoded["offset_mapping"])
     bos = tokenizer.bos_token_id
@@ -56,16 +61,17 @@ def score(model: Bound, tokenizer: PreTrainedTokenizer, text: str, given: str) -
     if first > last:
         raise ArgumentError(f"text={text!r} has no token that follows another. Pass a longer text, or given=...")
     ids, offsets = ids[: last + 1], offsets[: last + 1]
-    found = _log_probabilities(model, ids)[first - 1 :]
+    found = _log_probabilities(model, ids, options)[first - 1 :]
     borders = [max(offsets[first][0], len(given)), *(end for _, end in offsets[first:])]
     whole = given + text
     pieces = [whole[start:stop] for start, stop in pairwise(borders)]
     return Score(tuple(ids[first:]), tuple(pieces), tuple(found))
 
 
-def _log_probabilities(model: Bound, ids: Sequence[int]) -> list[float]:
+def _log_probabilities(model: Bound, ids: Sequence[int], options: Mapping[str, Any]) -> list[float]:
     """The log-probability of each token but the first, given those before it."""
     engine = engine_of(model)
+    store = store_of(merged(model.generation_config, None, dict(options)), facts_of(model, engine.backend))
     positions = engine.backend.max_positions
     if positions is not None and len(ids) > positions:
         raise ContextLengthError(
@@ -78,8 +84,10 @@ def _log_probabilities(model: Bound, ids: Sequence[int]) -> list[float]:
         found.extend(answer.tolist())
         task.rank([Hypothesis((), "length")])
 
+    home = home_of(engine, model, store)
     engine.refresh()
-    handle = engine.submit(np.asarray(ids), Decoding(strategy=read_once, stopping=Stopping(max_new_tokens=0)))
+    reading = Decoding(strategy=read_once, stopping=Stopping(max_new_tokens=0), store=store, home=home)
+    handle = engine.submit(np.asarray(ids), reading)
     try:
         while not handle.done:
             engine.step()

@@ -97,7 +97,6 @@ def _folder(config: GenerationConfig) -> str | None:
     folder = config.offload_folder or inner
     if folder is None:
         return None
-    path = Path(folder).expanduser()
-    if not path.is_dir():
+    if not isinstance(folder, str) or not (path := Path(folder).expanduser()).is_dir():
         raise ArgumentError(f"offload_folder={folder!r} is no folder. Make it, or leave it out for the system's own.")
     return str(path)
