@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections import Counter
 from collections.abc import Hashable
 
@@ -302,6 +303,17 @@ def test_a_short_supply_changes_nothing() -> None:
     sequence.close()
     memory.write(twin, [2])
     memory.check(twin)
+
+
+def test_a_space_that_is_gone_takes_nothing() -> None:
+    budget = Budget(100)
+    space = PageSpace((PageGroup(1), PageGroup(2, window=4)), PAGE, budget)
+    sequence = filled(Memory(space), [1] * 11)
+    del space
+    assert budget.taken == 12
+    del sequence
+    gc.collect()
+    assert budget.taken == 0
 
 
 def test_forks_are_listed_where_their_owner_finds_them() -> None:

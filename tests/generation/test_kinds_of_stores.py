@@ -127,7 +127,7 @@ def test_few_bits_are_few(model: Any) -> None:
         out = model.generate(PROMPT, max_new_tokens=1, output_logits=True, return_dict_in_generate=True, **kept)
         scores[bits] = out.logits[0]
     errors = [float((scores[bits] - scores[None]).norm()) for bits in (8, 4, 2, 1)]
-    assert 0 < errors[0] < errors[1] < errors[2] < errors[3]
+    assert 0 < errors[0] < errors[1] < min(errors[2:])
 
 
 def test_rows_are_kept_each_in_its_own_way(model: Any) -> None:
@@ -233,9 +233,13 @@ def test_memory_is_told_by_place_and_form(model: Any) -> None:
     ]
     for _ in range(3):
         engine.step()
-    kinds = {(part.place, part.form): part for part in engine.memory()}
-    assert set(kinds) == {("memory", "exact"), ("memory", "coded"), ("file", "exact")}
-    assert all(0 < part.held <= part.taken for part in engine.memory())
+    held = [part for part in engine.memory() if part.held]
+    assert {(part.place, part.form) for part in held} == {
+        ("memory", "exact"),
+        ("memory", "coded"),
+        ("file", "exact"),
+    }
+    assert all(part.held <= part.taken for part in held)
     for handle in handles:
         handle.result()
     assert all(part.held == 0 for part in engine.memory())

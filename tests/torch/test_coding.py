@@ -14,6 +14,7 @@ from loquent.cache import Coding
 from loquent.parts import Attention, DynamicMask
 from loquent.torch.coded_pages import KiviPages
 from loquent.torch.coding import decode, encode, pack, unpack
+from loquent.torch.page_memory import DeviceMemory
 
 BITS = [1, 2, 4, 8]
 groups = arrays(
@@ -68,7 +69,7 @@ def test_pages_read_as_those_of_the_reference(bits: int, kv_heads: int, head_dim
     """Values are coded 16 channels at a time, over heads, the last of a token maybe fewer."""
     coding = Coding(bits, group=16, residual=1)
     part = Attention(kv_heads, kv_heads, head_dim, 1.0, False, False, dynamic_mask=DynamicMask(5, False))
-    store = KiviPages(part, coding, torch.float32, torch.device("cpu"))
+    store = KiviPages(part, coding, torch.float32, DeviceMemory(torch.device("cpu")))
     store.resize(4)
     generator = torch.Generator().manual_seed(bits)
     planes = [torch.randn(2, 16, kv_heads, head_dim, generator=generator) * 3 for _ in range(2)]
@@ -86,5 +87,5 @@ def test_pages_read_as_those_of_the_reference(bits: int, kv_heads: int, head_dim
 
 def test_bits_of_groups_of_64() -> None:
     part = Attention(12, 12, 64, 1.0, False, False)
-    store = KiviPages(part, Coding(2, 64, 32), torch.float32, torch.device("cpu"))
+    store = KiviPages(part, Coding(2, 64, 32), torch.float32, DeviceMemory(torch.device("cpu")))
     assert store.bytes_per_page * 8 == 2.5 * 64 * 12 * 64 * 2

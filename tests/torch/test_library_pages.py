@@ -19,6 +19,7 @@ from loquent.errors import ArgumentError, MissingExtraError
 from loquent.parts import Attention, DynamicMask
 from loquent.torch import attention
 from loquent.torch.library_pages import LibraryPages
+from loquent.torch.page_memory import DeviceMemory
 from loquent.torch.runner import TorchBackend
 
 NAMES = {"quanto": "optimum-quanto", "hqq": "hqq"}
@@ -69,7 +70,7 @@ def page_through_library(keys: np.ndarray, values: np.ndarray, coding: Coding) -
 def test_pages_read_as_the_library_reads_them(coding: Coding, dtype: torch.dtype) -> None:
     needs(str(coding.library))
     part = Attention(2, 2, 8, 1.0, False, False, dynamic_mask=DynamicMask(5, False))
-    pages = LibraryPages(part, coding, dtype, torch.device("cpu"))
+    pages = LibraryPages(part, coding, dtype, DeviceMemory(torch.device("cpu")))
     pages.resize(4)
     generator = torch.Generator().manual_seed(coding.bits)
     planes = [torch.randn(2, 16, 2, 8, generator=generator).to(dtype) * 3 for _ in range(2)]

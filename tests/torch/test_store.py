@@ -6,14 +6,15 @@ import pytest
 import torch
 from tiny_models import tiny
 
+from loquent.torch.page_memory import DeviceMemory
 from loquent.torch.store import PageStore
 
-FLOATS = torch.float32, torch.device("cpu")
+FLOATS = torch.float32, DeviceMemory(torch.device("cpu"))
 
 
 def filled(pages: int, dtype: torch.dtype = torch.float32) -> PageStore:
     """A Doge's store whose slots hold their own numbers."""
-    store = PageStore(tiny("doge").decoder, 4, dtype, torch.device("cpu"))
+    store = PageStore(tiny("doge").decoder, 4, dtype, DeviceMemory(torch.device("cpu")))
     store.resize(0, pages)
     for layer, planes in enumerate(store.planes(layer) for layer in range(2)):
         for number, plane in enumerate(planes):

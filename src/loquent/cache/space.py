@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence as Items
 
 import numpy as np
@@ -28,6 +29,7 @@ class PageSpace:
         self.groups, self.page_size = tuple(groups), page_size
         self.budget = Budget() if budget is None else budget
         self.pools = [PagePool(page_size, group.bytes_per_page, self.budget) for group in self.groups]
+        weakref.finalize(self, _give_back, self.pools).atexit = False
         self.prefixes = [PrefixIndex() for _ in self.groups] if reuse else None
         self.is_coded = any(group.residual is not None for group in self.groups)
         self._is_plain = len(self.groups) == 1 and self.groups[0].window is None
@@ -99,3 +101,9 @@ class PageSpace:
         """`shrink`, and set nothing aside any more."""
         for pool in self.pools:
             pool.reclaim()
+
+
+def _give_back(pools: list[PagePool]) -> None:
+    """What the pools of a space that is gone have taken; its store is gone with it."""
+    for pool in pools:
+        pool.budget.give(pool.capacity * pool.bytes_per_page)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import IO, TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from loquent.cache import PageGroup, StoreKind, layer_groups
-from loquent.errors import ArgumentError, CapacityError
+from loquent.cache.files import full_disk, unnamed_file
+from loquent.errors import ArgumentError
 from loquent.native.extension import core
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class NativeStore:
         self.page_size = page_size
         self.place = "file" if kind.offloaded else "memory"
         self._folder = kind.folder
-        with _unnamed_file(kind.folder) if kind.offloaded else nullcontext() as file:
+        with unnamed_file(kind.folder) if kind.offloaded else nullcontext() as file:
             self.memory: _core.Store = core().Store(
                 [(layer.kv_heads, layer.head_dim, layer.masked) for layer in layers],
                 page_size,
@@ -73,11 +73,7 @@ class NativeStore:
         try:
             self.memory.resize(group, pages)
         except core().DiskFullError as error:
-            folder = tempfile.gettempdir() if self._folder is None else self._folder
-            raise CapacityError(
-                f"offload_folder={folder!r} has {error}. Free some, name a folder on a larger disk, or ask for a "
-                "shorter context."
-            ) from None
+            raise full_disk(self._folder, str(error)) from None
 
     def clear(self, group: int, pages: Sequence[int]) -> None:
         """Fill whole pages with zeros.
@@ -112,14 +108,3 @@ class NativeStore:
             ValueError: content of another shape.
         """
         self.memory.write_pages(group, pages, content)
-
-
-def _unnamed_file(folder: str | None) -> IO[bytes]:
-    """A new file that nobody else can open, and that is gone with the last process that has it."""
-    try:
-        return tempfile.TemporaryFile(buffering=0, dir=folder)
-    except OSError as error:
-        raise ArgumentError(
-            f"offload_folder={folder!r} cannot hold keys and values ({error.strerror}). Name a folder that is there "
-            "and can be written to."
-        ) from error

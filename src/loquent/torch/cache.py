@@ -13,10 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from loquent.cache import PLAIN
 from loquent.errors import ArgumentError
 from loquent.parts import Decoder
 from loquent.torch.groups import Row
-from loquent.torch.store import PageStore
+from loquent.torch.store import PageStore, open_store
 
 _PAGE_SIZE = 16
 
@@ -84,7 +85,7 @@ class DynamicCache:
         """
         if self._store is None or self._decoder is None:
             self._decoder = decoder
-            self._store = PageStore(decoder, _PAGE_SIZE, dtype, device)
+            self._store = open_store(decoder, _PAGE_SIZE, PLAIN, dtype, device)
             self._seen = np.zeros((len(mask), 0), np.bool_)
         self._check_fit(mask, decoder, dtype)
         pasts, lengths = self._seen.sum(1), mask.sum(1)

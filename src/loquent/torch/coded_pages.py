@@ -15,6 +15,7 @@ from loquent import parts
 from loquent.cache import Coding
 from loquent.errors import ArgumentError
 from loquent.torch.coding import decode, encode, pack, unpack
+from loquent.torch.page_memory import PageMemory
 from loquent.torch.page_tensors import PageTensors
 
 _BITS = {None: (1, 2, 4, 8), "quanto": (2, 4), "hqq": (1, 2, 3, 4, 8)}
@@ -53,7 +54,7 @@ class CodedPages(Protocol):
 class KiviPages(PageTensors):
     """Coded by our own arithmetic (`torch.coding`); dynamic mask values are kept as they are."""
 
-    def __init__(self, part: parts.Attention, coding: Coding, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(self, part: parts.Attention, coding: Coding, dtype: torch.dtype, memory: PageMemory) -> None:
         self._part, self._coding, self._dtype = part, coding, dtype
         width, size = part.kv_heads * part.head_dim, coding.group
         packed = (size * coding.bits // 8, width)
@@ -63,7 +64,7 @@ class KiviPages(PageTensors):
         if part.dynamic_mask:
             shapes.append((size, part.kv_heads))
             dtypes.append(dtype)
-        super().__init__(shapes, dtypes, 1, device)
+        super().__init__(shapes, dtypes, 1, memory)
 
     def encode(self, pages: Tensor, planes: Sequence[Tensor]) -> None:
         """Code the planes of whole pages: keys and values (pages, group, kv_heads, head_dim), dynamic mask values."""

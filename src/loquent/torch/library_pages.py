@@ -17,6 +17,7 @@ from torch import Tensor
 from loquent import parts
 from loquent.cache import Coding
 from loquent.errors import MissingExtraError
+from loquent.torch.page_memory import PageMemory
 from loquent.torch.page_tensors import PageTensors
 
 
@@ -37,10 +38,10 @@ class LibraryPages(PageTensors):
         MissingExtraError: the library is not installed.
     """
 
-    def __init__(self, part: parts.Attention, coding: Coding, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(self, part: parts.Attention, coding: Coding, dtype: torch.dtype, memory: PageMemory) -> None:
         self._part, self._dtype = part, dtype
         make = _Quanto if coding.library == "quanto" else _Hqq
-        sample = torch.zeros(coding.group, part.kv_heads * part.head_dim, dtype=dtype, device=device)
+        sample = torch.zeros(coding.group, part.kv_heads * part.head_dim, dtype=dtype, device=memory.device)
         self._quantizers: list[_Quantizer] = [
             make(coding, axis, sample) for axis in (coding.axis_key, coding.axis_value)
         ]
@@ -49,7 +50,7 @@ class LibraryPages(PageTensors):
         kinds = [(tensor.shape, tensor.dtype) for tensors in made for tensor in tensors]
         if part.dynamic_mask:
             kinds.append((torch.Size((coding.group, part.kv_heads)), dtype))
-        super().__init__([shape for shape, _ in kinds], [dtype for _, dtype in kinds], 1, device)
+        super().__init__([shape for shape, _ in kinds], [dtype for _, dtype in kinds], 1, memory)
 
     def encode(self, pages: Tensor, planes: Sequence[Tensor]) -> None:
         """Code the planes of whole pages: keys and values (pages, group, kv_heads, head_dim), dynamic mask values."""

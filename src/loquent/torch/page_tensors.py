@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from loquent.torch.page_memory import PageMemory
+
 
 class PageTensors:
     """Tensors of `per_page` rows for each page: entries of tokens, or one row for what a page has as a whole.
@@ -15,7 +17,7 @@ class PageTensors:
         shapes: what a row of each tensor is.
         dtypes: its type, or one for all.
         per_page: how many rows of each tensor a page has.
-        device: where they are.
+        memory: where they are.
     """
 
     def __init__(
@@ -23,13 +25,17 @@ class PageTensors:
         shapes: Sequence[Sequence[int]],
         dtypes: Sequence[torch.dtype] | torch.dtype,
         per_page: int,
-        device: torch.device,
+        memory: PageMemory,
     ) -> None:
         if isinstance(dtypes, torch.dtype):
             dtypes = [dtypes] * len(shapes)
-        self.pages, self._per_page, self._device = 0, per_page, device
-        self.tensors = [self._zeros(0, shape, dtype) for shape, dtype in zip(shapes, dtypes, strict=True)]
-        """(pages * per_page, ...) each; resizing puts others into the list."""
+        self.pages, self._per_page = 0, per_page
+        self._columns = [memory.column(shape, dtype) for shape, dtype in zip(shapes, dtypes, strict=True)]
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """(pages * per_page, ...) each; resizing makes others."""
+        return [column.tensor for column in self._columns]
 
     @property
     def bytes_per_page(self) -> int:
@@ -38,28 +44,26 @@ class PageTensors:
 
     def resize(self, pages: int) -> None:
         """Grow or shrink to `pages`; pages below the smaller of both counts keep their content."""
-        kept = min(pages, self.pages) * self._per_page
-        for index, tensor in enumerate(self.tensors):
-            grown = self._zeros(pages * self._per_page, tensor.shape[1:], tensor.dtype)
-            grown[:kept] = tensor[:kept]
-            self.tensors[index] = grown  # one at a time, so that the old one is freed at once
+        for column in self._columns:
+            column.resize(pages * self._per_page)
         self.pages = pages
 
     def regroup(self, rows: int, pages_per_row: int) -> None:
         """Give each of `rows` equal runs of pages more room: row r then has pages r * pages_per_row and following."""
-        for index, tensor in enumerate(self.tensors):
-            shape = tensor.shape[1:]
-            grown = self._zeros(rows * pages_per_row * self._per_page, shape, tensor.dtype)
-            held = tensor.view(rows, -1, *shape)
-            grown.view(rows, -1, *shape)[:, : held.shape[1]] = held
-            self.tensors[index] = grown
+        for column in self._columns:
+            held = column.tensor.view(rows, -1, *column.tensor.shape[1:]).clone()
+            column.resize(0)
+            column.resize(rows * pages_per_row * self._per_page)
+            column.tensor.view(rows, -1, *held.shape[2:])[:, : held.shape[1]] = held
         self.pages = rows * pages_per_row
 
     def select(self, rows: int, chosen: Tensor) -> None:
         """Of `rows` equal runs of pages keep the `chosen` ones, in that order; some may be repeated."""
-        for index, tensor in enumerate(self.tensors):
-            runs = tensor.view(rows, -1, *tensor.shape[1:])
-            self.tensors[index] = runs[chosen.to(self._device)].flatten(0, 1)
+        for column in self._columns:
+            runs = column.tensor.view(rows, -1, *column.tensor.shape[1:])
+            kept = runs[chosen.to(runs.device)].flatten(0, 1)
+            column.resize(len(kept))
+            column.tensor.copy_(kept)
         self.pages = self.pages // rows * len(chosen)
 
     def copy(self, sources: Tensor, targets: Tensor) -> None:
@@ -89,7 +93,3 @@ class PageTensors:
     def _by_page(self) -> list[Tensor]:
         """The tensors as (pages, numbers of a page)."""
         return [tensor.view(self.pages, -1) for tensor in self.tensors]
-
-    def _zeros(self, rows: int, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-        with torch.inference_mode(False):  # a plain tensor, whoever asks: training may read it too
-            return torch.zeros(rows, *shape, dtype=dtype, device=self._device)

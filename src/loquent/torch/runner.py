@@ -23,7 +23,7 @@ from loquent.torch.fingerprint import deviation, fingerprint
 from loquent.torch.groups import Row
 from loquent.torch.layers import Linears, call_layer
 from loquent.torch.packed import PackedLinears, can_pack
-from loquent.torch.store import PageStore
+from loquent.torch.store import PageStore, open_store
 from loquent.weights import multiplications
 
 _PACKED: WeakKeyDictionary[CausalLM, PackedLinears] = WeakKeyDictionary()
@@ -128,15 +128,13 @@ class TorchBackend:
         return not (was_plain and self._was_plain)
 
     def open_store(self, page_size: int, kind: StoreKind = PLAIN) -> PageStore:
-        """A new store with no pages yet, of the model's type and on its device.
+        """A new store with no pages yet, of the model's type.
 
         Raises:
             ArgumentError: a kind of store that there is none of.
             MissingExtraError: a library that is not installed.
         """
-        if kind.offloaded:
-            raise ArgumentError(f"{kind} cannot be had yet. Use one that is not offloaded.")
-        return PageStore(self.decoder, page_size, self.model.dtype, self.model.device, kind.coding)
+        return open_store(self.decoder, page_size, kind, self.model.dtype, self.model.device)
 
     def prefix_key(self, span: int) -> Hashable:
         """What, besides its tokens, a sequence's keys and values depend on: rotary scalings that depend on the span."""

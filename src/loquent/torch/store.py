@@ -12,10 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from loquent.cache import Coding, LayerGroup, PageGroup, layer_groups
+from loquent.cache import Coding, LayerGroup, PageGroup, StoreKind, layer_groups
+from loquent.errors import CapacityError
 from loquent.parts import Attention, Decoder
 from loquent.torch.coded_pages import CodedPages, KiviPages, check_coding
 from loquent.torch.library_pages import LibraryPages
+from loquent.torch.page_memory import DeviceMemory, FileMemory, PageMemory
 from loquent.torch.page_tensors import PageTensors
 
 # Pages are coded so many numbers at a time.
@@ -26,31 +28,40 @@ class PageStore:
     """Keys, values and, for Doge, dynamic mask values of every layer, in pages of `page_size` tokens.
 
     Layers that see the same span of tokens in the same form are a group: they share page numbers.
-    """
 
-    place = "memory"
+    Args:
+        decoder: the model's composition.
+        page_size: tokens of a page, unless it is coded.
+        dtype: the type of numbers.
+        memory: where the pages are.
+        coding: how older pages are coded; None: not at all.
+
+    Raises:
+        ArgumentError: pages cannot be coded so.
+        MissingExtraError: a library that is not installed.
+    """
 
     def __init__(
         self,
         decoder: Decoder,
         page_size: int,
         dtype: torch.dtype,
-        device: torch.device,
+        memory: PageMemory,
         coding: Coding | None = None,
     ) -> None:
         if coding is not None:
             check_coding(coding)
         self.page_size = page_size if coding is None else coding.group
-        self.dtype, self._device, self._coding = dtype, device, coding
+        self.dtype, self.place, self._device, self._coding = dtype, memory.place, memory.device, coding
         self._parts = [block.attention for block in decoder.blocks]
-        self._exact = [PageTensors(_entry_shapes(part), dtype, self.page_size, device) for part in self._parts]
+        self._exact = [PageTensors(_entry_shapes(part), dtype, self.page_size, memory) for part in self._parts]
         self._layers = layer_groups([part.window for part in self._parts], coding)
         self.exact_group, self.coded_group = _places(self._layers)
         """For each layer the group of its exact pages, and that of its coded ones, if it has some."""
         self._coded: dict[int, CodedPages] = {}
         if coding is not None:
             make = KiviPages if coding.library is None else LibraryPages
-            self._coded = {layer: make(self._parts[layer], coding, dtype, device) for layer in self.coded_group}
+            self._coded = {layer: make(self._parts[layer], coding, dtype, memory) for layer in self.coded_group}
         self.groups = [self._describe(index) for index in range(len(self._layers))]
         self._pages = [0] * len(self.groups)
 
@@ -77,11 +88,22 @@ class PageStore:
         return self._pages[group]
 
     def resize(self, group: int, pages: int) -> None:
-        """Grow or shrink a group to `pages`; pages below the smaller of both counts keep their content."""
-        if pages != self._pages[group]:
+        """Grow or shrink a group to `pages`; pages below the smaller of both counts keep their content.
+
+        Raises:
+            CapacityError: there is no room; nothing has changed.
+        """
+        before = self._pages[group]
+        if pages == before:
+            return
+        try:
             for held in self._held(group):
                 held.resize(pages)
-            self._pages[group] = pages
+        except CapacityError:
+            for held in self._held(group):
+                held.resize(before)
+            raise
+        self._pages[group] = pages
 
     def regroup(self, rows: int, pages_per_row: int) -> None:
         """Give each of `rows` equal runs of pages more room: row r then has pages r * pages_per_row and following.
@@ -156,6 +178,19 @@ class PageStore:
 
     def _numbers(self, pages: Sequence[int]) -> Tensor:
         return torch.as_tensor(np.asarray(pages, np.int64), device=self._device)
+
+
+def open_store(
+    decoder: Decoder, page_size: int, kind: StoreKind, dtype: torch.dtype, device: torch.device
+) -> PageStore:
+    """A new store of a kind, with no pages yet, for a model of this type on this device.
+
+    Raises:
+        ArgumentError: a kind of store that there is none of.
+        MissingExtraError: a library that is not installed.
+    """
+    memory = FileMemory(kind.folder) if kind.offloaded else DeviceMemory(device)
+    return PageStore(decoder, page_size, dtype, memory, kind.coding)
 
 
 def _places(groups: Sequence[LayerGroup]) -> tuple[dict[int, int], dict[int, int]]:
