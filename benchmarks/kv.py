@@ -23,8 +23,9 @@ import os
 import random
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
 from math import exp
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ from typing import Any
 from rich.console import Console
 
 from cpu.engines import BENCHMARKS, Places
-from cpu.processes import Child
+from cpu.processes import Child, ChildFailedError
 from kv.models import MODELS
 from kv.stores import GROWTH, MEMORY, OURS, PEER, PERPLEXITY, SPEED, Store, expected_bytes
 from kv.tables import (
@@ -105,13 +106,16 @@ class Bench:
         self.versions[store.library] = child.ready()
         return child
 
-    @contextmanager
-    def started(self, store: Store, folder: Path, kv_memory: str = "-") -> Iterator[Child]:
-        """A process of its own, ended afterwards; what it cannot do is a remark."""
-        child = self.start(store, folder, kv_memory)
+    def with_child(self, store: Store, folder: Path, work: Callable[[Child], None], kv_memory: str = "-") -> None:
+        """Have a process of its own do something; what it cannot do is a remark."""
         try:
-            yield child
-        except RefusedError as error:
+            child = self.start(store, folder, kv_memory)
+        except (ChildFailedError, OSError) as error:
+            self.results.remarks.append(f"{store.name} did not start: {error}")
+            return
+        try:
+            work(child)
+        except (RefusedError, ChildFailedError) as error:
             self.results.remarks.append(f"{store.name}: {error}")
         finally:
             child.close()
@@ -146,16 +150,17 @@ class Bench:
             tokenizer = AutoTokenizer.from_pretrained(reader.folder)
             texts = beginnings(tales, tokenizer, reader.positions - SPARE, reader.texts)
             for store in self.wanted(PERPLEXITY):
-                if store.library == PEER and not reader.peers:
-                    continue
-                say(f"perplexity of {reader.name}: {store.name}")
-                with self.started(store, reader.folder) as child:
-                    total, tokens = self.ask(child, "perplexity", store, texts=texts)
-                    self.results.perplexity[reader.name, store.name] = {
-                        "perplexity": exp(-total / tokens),
-                        "tokens": tokens,
-                        **self.bytes_per_token(child, store, reader),
-                    }
+                if store.library == OURS or reader.peers:
+                    say(f"perplexity of {reader.name}: {store.name}")
+                    self.with_child(store, reader.folder, partial(self.one_perplexity, store, reader, texts))
+
+    def one_perplexity(self, store: Store, reader: Reader, texts: list[str], child: Child) -> None:
+        total, tokens = self.ask(child, "perplexity", store, texts=texts)
+        self.results.perplexity[reader.name, store.name] = {
+            "perplexity": exp(-total / tokens),
+            "tokens": tokens,
+            **self.bytes_per_token(child, store, reader),
+        }
 
     def bytes_per_token(self, child: Child, store: Store, reader: Reader) -> dict[str, float]:
         """What the store's pages take for a further token, and at the end of the context for each that is seen."""
@@ -167,33 +172,41 @@ class Bench:
     def memory(self) -> None:
         for store in self.wanted(MEMORY):
             say(f"memory: {store.name}")
-            with self.started(store, self.folder(store.model)) as child:
-                found = self.ask(child, "held", store, rows=self.rows(ROWS, CONTEXT))
-                shape = MODELS[store.model][2]
-                found["expected"] = sum(expected_bytes(store, shape, length) for length in found["read"])
-                self.results.memory[store.name] = found
+            self.with_child(store, self.folder(store.model), partial(self.one_memory, store))
+
+    def one_memory(self, store: Store, child: Child) -> None:
+        found = self.ask(child, "held", store, rows=self.rows(ROWS, CONTEXT))
+        shape = MODELS[store.model][2]
+        found["expected"] = sum(expected_bytes(store, shape, length) for length in found["read"])
+        self.results.memory[store.name] = found
 
     def growth(self) -> None:
         for store in self.wanted(GROWTH):
-            # The plain one in memory also without the budget, to see what it would take.
-            for kv_memory in ("-",) if store.plain else (BUDGET,):
-                with self.started(store, self.folder(store.model), kv_memory) as child:
-                    for length in GROWING:
-                        say(f"growth: {store.name}, {length:,} tokens")
-                        start = time.perf_counter()
-                        found = self.ask(child, "held", store, rows=self.rows(1, length), warm=GROWING[0])
-                        found["seconds"] = time.perf_counter() - start
-                        self.results.growth[store.name, length] = found
-            if store.plain:
-                with self.started(store, self.folder(store.model), BUDGET) as child:
-                    self.ask(child, "held", store, rows=self.rows(1, GROWING[-1]), warm=GROWING[0])
+            grow, folder = partial(self.one_growth, store), self.folder(store.model)
+            if store.is_offloaded:
+                self.with_child(store, folder, partial(grow, GROWING), BUDGET)
+            else:  # what it would take, and what the budget says to it
+                self.with_child(store, folder, partial(grow, GROWING))
+                self.with_child(store, folder, partial(grow, GROWING[-1:]), BUDGET)
+
+    def one_growth(self, store: Store, lengths: Sequence[int], child: Child) -> None:
+        for length in lengths:
+            say(f"growth: {store.name}, {length:,} tokens")
+            start = time.perf_counter()
+            found = self.ask(child, "held", store, rows=self.rows(1, length), warm=GROWING[0])
+            self.results.growth[store.name, length] = {**found, "seconds": time.perf_counter() - start}
 
     def speed(self) -> None:
         stores = self.wanted(SPEED)
         with ExitStack() as stack:
-            children = {store.name: self.start(store, self.folder(store.model)) for store in stores}
-            for child in children.values():
-                stack.callback(child.close)
+            children: dict[str, Child] = {}
+            for store in stores:
+                try:
+                    children[store.name] = self.start(store, self.folder(store.model))
+                except (ChildFailedError, OSError) as error:
+                    self.results.remarks.append(f"{store.name} did not start: {error}")
+                    continue
+                stack.callback(children[store.name].close)
             for context in CONTEXTS:
                 for turn in range(self.args.rounds + 1):
                     say(f"speed behind {context:,} tokens: " + (f"round {turn}" if turn else "warming up"))
@@ -205,7 +218,7 @@ class Bench:
         for store in [store for store in stores if store.name in children]:
             try:
                 speed = self.ask(children[store.name], "decode", store, rows=rows, new=NEW if warm else 4)
-            except RefusedError as error:
+            except (RefusedError, ChildFailedError) as error:
                 self.results.remarks.append(f"{store.name}: {error}")
                 del children[store.name]
                 continue

@@ -46,14 +46,16 @@ class Ours:
         before = resident()
 
         def measured(written: list[int]) -> dict[str, Any]:
-            now, parts = resident(), {}
+            now = resident()
+            parts: dict[str, int] = {}
             for memory in engine.memory():
                 part = f"{memory.form} in {memory.place}"
                 parts[part] = parts.get(part, 0) + memory.held
             read = [len(row) + count - 1 for row, count in zip(rows, written)]
             return {"parts": parts, "read": read, "own": now.own - before.own, "mapped": now.mapped - before.mapped}
 
-        return self._behind(rows, options, measured)
+        found: dict[str, Any] = self._behind(rows, options, measured)
+        return found
 
     def _behind(self, rows: Rows, options: dict[str, Any], measure: Callable[[list[int]], Any]) -> Any:
         """What `measure` makes of how many tokens each row has written, once all have written a few, and all go on."""

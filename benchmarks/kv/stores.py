@@ -33,7 +33,7 @@ class Store:
     @property
     def bits(self) -> int | None:
         """Of coded numbers; None: all are exact."""
-        config = self.options.get("cache_config") or {}
+        config: Mapping[str, int] = self.options.get("cache_config") or {}
         return config.get("nbits")
 
     @property

@@ -23,7 +23,7 @@ def write(stories: Path, target: Path) -> None:
 
 def beginnings(tales: list[str], tokenizer: Any, length: int, count: int) -> list[str]:
     """Of the first `count` tales that are so long, the text of the first `length` tokens."""
-    found = []
+    found: list[str] = []
     for tale in tales:
         if len(found) == count:
             break
