@@ -188,7 +188,7 @@ def test_its_forks_count() -> None:
     """Candidates share all but their own token, so that they need a page each beside the longest one's."""
     engine = Engine(ToyBackend(), page_size=4, kv_memory=6 + 4)
     assert len(run(engine, [1] * 4, contrastive(0.6, 5, new=20))) == 20
-    with pytest.raises(CapacityError, match="44 tokens of KV store"):
+    with pytest.raises(CapacityError, match="11 B of keys and values"):
         engine.submit([1] * 4, contrastive(0.6, 6, new=20))
 
 

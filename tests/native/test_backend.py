@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from loquent.engine.backend import Segment
 from loquent.errors import ArgumentError, NativeError
 from loquent.native import core, why_unavailable
+from native.reading import Reader, bits
 from properties.models import EVERY, POSITIONS, VOCABULARY, tiny
 
 pytestmark = pytest.mark.skipif(why_unavailable() is not None, reason=f"no native core: {why_unavailable()}")
@@ -30,43 +31,6 @@ def backend_of(name: str, key_values: str | None = None) -> Any:
 
     loan = tiny(name).lend_weights()
     return NativeBackend(loan.decoder, LentWeights(loan), key_values=key_values)
-
-
-def bits(rows: np.ndarray) -> np.ndarray:
-    """The rows as integers, which NaNs and zeros of either sign do not confuse."""
-    return np.array(rows).view(np.uint32)
-
-
-class Reader:
-    """A store, and sequences in it whose pages are scattered; those behind a window are forgotten."""
-
-    def __init__(self, backend: Any, sequences: int, seed: int = 0) -> None:
-        self.backend, self.store = backend, backend.open_store(PAGE)
-        random = np.random.default_rng(seed)
-        self.tables = []  # (sequences, pages) for each group
-        for group in range(len(self.store.groups)):
-            self.store.resize(group, sequences * PAGES)
-            self.tables.append(random.permutation(sequences * PAGES).reshape(sequences, PAGES))
-        self.lengths = [0] * sequences
-
-    def pages(self, number: int, start: int, stop: int) -> tuple[np.ndarray, ...]:
-        """The page tables of one sequence that reads from `start` to `stop`."""
-        tables = tuple(pages[number][: -(-stop // PAGE)] for pages in self.tables)
-        for group, pages in zip(self.store.groups, tables):
-            pages[: group.first(start, PAGE)] = -1
-        return tables
-
-    def read(self, pieces: dict[int, np.ndarray], span: int = 60) -> dict[int, np.ndarray]:
-        """The bits of all rows of pieces that some sequences read next."""
-        segments = []
-        for number, tokens in pieces.items():
-            start = self.lengths[number]
-            self.lengths[number] += len(tokens)
-            pages = self.pages(number, start, self.lengths[number])
-            segments.append(Segment(tokens, start, pages, len(tokens), span))
-        logits = self.backend.run(self.store, segments).logits
-        stops = np.cumsum([len(tokens) for tokens in pieces.values()])[:-1]
-        return dict(zip(pieces, np.split(bits(logits), stops)))
 
 
 def alone(backend: Any, tokens: np.ndarray) -> np.ndarray:

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from loquent.cache import PageGroup
+from loquent.cache import Coding, PageGroup, StoreKind
+from loquent.errors import ArgumentError
 from loquent.native import why_unavailable
 
 pytestmark = pytest.mark.skipif(why_unavailable() is not None, reason=f"no native core: {why_unavailable()}")
@@ -19,11 +20,10 @@ def layer(window: int | None = None, kv_heads: int = 2, head_dim: int = 8, maske
     return LayerShape(kv_heads, head_dim, masked, window)
 
 
-def opened(*layers: Any, page_size: int = 16, key_values: str = "float32") -> Any:
-    from loquent.cache import PLAIN
+def opened(*layers: Any, page_size: int = 16, key_values: str = "float32", coding: Coding | None = None) -> Any:
     from loquent.native.store import NativeStore
 
-    return NativeStore(layers, page_size, key_values, PLAIN)
+    return NativeStore(layers, page_size, key_values, StoreKind(coding))
 
 
 def filled(store: Any, group: int, pages: int) -> np.ndarray:
@@ -43,15 +43,32 @@ def test_layers_that_see_the_same_span_share_pages() -> None:
     assert [store.pages(group) for group in range(3)] == [0, 3, 0]
 
 
+def test_layers_that_are_seen_coded_have_pages_of_either_form() -> None:
+    kv_heads, head_dim, tokens = 12, 64, 64
+    wide = layer(kv_heads=kv_heads, head_dim=head_dim)
+    store = opened(wide, layer(20), wide, layer(200), coding=Coding(bits=2, group=tokens, residual=32))
+    found = [(group.window, group.residual) for group in store.groups]
+    assert found == [(33, None), (20, None), (None, 32), (200, 32)]
+    assert store.page_size == tokens
+    numbers = 2 * 2 * kv_heads * head_dim * tokens  # of two layers
+    assert store.groups[2].bytes_per_page * 8 == numbers * 2.5
+    exact = [opened(wide, key_values=kind, page_size=tokens).groups[0] for kind in ("float32", "bfloat16")]
+    for kind, expected in (("float32", exact[0]), ("bfloat16", exact[1]), ("int8", exact[1])):
+        coded = opened(wide, key_values=kind, coding=Coding(group=tokens))
+        assert coded.groups[0].bytes_per_page == expected.bytes_per_page
+
+
+@pytest.mark.parametrize("coding", [None, Coding(bits=4, group=16, residual=5), Coding(bits=1, group=48, residual=1)])
 @pytest.mark.parametrize("key_values", ["float32", "bfloat16", "int8"])
-def test_pages_are_read_and_written_whole(key_values: str) -> None:
-    store = opened(layer(masked=True), layer(7), layer(head_dim=20), key_values=key_values)
-    contents = [filled(store, group, 70) for group in range(2)]
+def test_pages_are_read_and_written_whole(key_values: str, coding: Coding | None) -> None:
+    shapes = layer(masked=True), layer(7), layer(head_dim=20)
+    store, other = (opened(*shapes, key_values=key_values, coding=coding) for _ in range(2))
+    contents = [filled(store, group, 70) for group in range(len(store.groups))]
+    assert len(contents) == (2 if coding is None else 3)
     store.copy(0, [3, 69], [5, 6])
     store.clear(1, [0, 9])
     contents[0][[5, 6]] = contents[0][[3, 69]]
     contents[1][[0, 9]] = 0
-    other = opened(layer(masked=True), layer(7), layer(head_dim=20), key_values=key_values)
     for group, content in enumerate(contents):
         assert np.array_equal(store.read_pages(group, range(70)), content)
         assert np.array_equal(store.read_pages(group, [8, 2]), content[[8, 2]])
@@ -72,6 +89,10 @@ def test_a_format_tells_stores_apart_whose_bytes_mean_different_things() -> None
         opened(layer(), page_size=32),
         opened(layer(), key_values="bfloat16"),
         opened(layer(), key_values="int8"),
+        opened(layer(), coding=Coding()),
+        opened(layer(), coding=Coding(bits=2)),
+        opened(layer(), coding=Coding(residual=3)),
+        opened(layer(), coding=Coding(group=32)),
     ]
     assert len({store.format for store in stores}) == len(stores)
     assert opened(layer()).format == stores[0].format
@@ -107,3 +128,20 @@ def test_counts_and_contents_that_do_not_fit_are_refused() -> None:
     for wrong in (content[0], "x", None):
         with pytest.raises((TypeError, ValueError)):
             store.write_pages(0, [0], wrong)
+
+
+@pytest.mark.parametrize(
+    ("fields", "match"),
+    [
+        ({"bits": 3}, "bits=3"),
+        ({"bits": 0}, "bits=0"),
+        ({"group": 24}, "group=24"),
+        ({"group": 0}, "group=0"),
+        ({"group": -16}, "group=-16"),
+        ({"residual": 0}, "residual=0"),
+        ({"library": "quanto"}, "'quanto'.*PyTorch"),
+    ],
+)
+def test_codes_that_there_are_not_are_refused(fields: dict[str, Any], match: str) -> None:
+    with pytest.raises(ArgumentError, match=match):
+        opened(layer(), coding=Coding(**fields))

@@ -30,7 +30,7 @@ def product(matrix: Any, tokens: int) -> tuple[NDArray[np.float32], NDArray[np.f
     plan.embed(embedding, None)
     plan.head(matrix, None, core.Norm(np.ones(matrix.columns, np.float32), None, 1e-5), last_layer=LAYER)
     ids = np.arange(tokens, dtype=np.int64) % matrix.rows
-    store = core.Store([(1, 1, False)], 16, "float32", [([0], 0)])
+    store = core.Store([(1, 1, False)], 16, "float32", [([0], 0, -1)])
     store.resize(0, 1)
     tables = (np.zeros(1, np.int64),)
     segment = SimpleNamespace(tokens=ids, start=0, tables=tables, rows=tokens, choice=None, scored=None)

@@ -68,20 +68,20 @@ class Kivi:
         self,
         part: parts.Attention,
         queries: torch.Tensor,
-        keys: list[torch.Tensor],
-        values: list[torch.Tensor],
+        keys: torch.Tensor,
+        values: torch.Tensor,
         where: Any,
         *,
-        mask_values: list[torch.Tensor] | None = None,
+        mask_values: torch.Tensor | None = None,
         dropout: float = 0.0,
     ) -> torch.Tensor:
-        asked, exact = queries[0].numpy(), (keys[0][0].numpy(), values[0][0].numpy())
+        asked, exact = queries[0].numpy(), (keys[0].numpy(), values[0].numpy())
         read_keys, read_values = exact[0].copy(), exact[1].copy()
         size = self.coding.group
         for start in range(0, len(asked) - size + 1, size):
             page = slice(start, start + size)
             read_keys[page], read_values[page] = self.through_codes(read_keys[page], read_values[page], self.coding)
-        added = None if mask_values is None else mask_values[0][0].numpy()
+        added = None if mask_values is None else mask_values[0].numpy()
         forms = (exact, (read_keys, read_values))
         read = [self._one(part, t, asked[t], *forms, added) for t in range(len(asked))]
         return torch.from_numpy(np.stack(read)).to(queries.dtype)[None]

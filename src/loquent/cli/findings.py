@@ -112,12 +112,15 @@ def _cpu() -> Finding:
 
 
 def _memory() -> Finding:
+    from loquent.engine.host_memory import free_host_memory
+
     try:
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
     except (AttributeError, OSError, ValueError):
         return Finding("memory", "unknown")
-    return Finding("memory", f"{shown_size(total)}, {shown_size(free)} free, {_huge_pages()}")
+    free = free_host_memory()
+    left = "" if free is None else f"{shown_size(free)} available to this process, "
+    return Finding("memory", f"{shown_size(total)}, {left}{_huge_pages()}")
 
 
 def _huge_pages() -> str:

@@ -52,7 +52,8 @@ class Store:
         layers: Sequence[tuple[int, int, bool]],
         page_size: int,
         kind: str,
-        groups: Sequence[tuple[Sequence[int], int]],
+        groups: Sequence[tuple[Sequence[int], int, int]],
+        bits: int = 0,
         file: int | None = None,
     ) -> None: ...
     def bytes_per_page(self, group: int) -> int: ...

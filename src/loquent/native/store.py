@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from loquent.cache import PageGroup, StoreKind, layer_groups
+from loquent.cache import Coding, PageGroup, StoreKind, layer_groups
 from loquent.cache.files import full_disk, unnamed_file
 from loquent.errors import ArgumentError
 from loquent.native.extension import core
@@ -32,8 +32,9 @@ class NativeStore:
 
     Args:
         layers: the model's.
-        page_size: tokens of a page.
-        key_values: the type of keys and values, one of `backend.KEY_VALUE_KINDS`.
+        page_size: tokens of a page; of coded pages as many as `kind.coding.group`.
+        key_values: the type of exact keys and values, one of `backend.KEY_VALUE_KINDS`; beside coded ones "int8" means
+            "bfloat16".
         kind: how they are kept; offloaded ones in a file without a name, whose blocks are reserved as pages are added.
 
     Raises:
@@ -41,9 +42,11 @@ class NativeStore:
     """
 
     def __init__(self, layers: Sequence[LayerShape], page_size: int, key_values: str, kind: StoreKind) -> None:
-        if kind.coding is not None:
-            raise ArgumentError("The native core has exact stores only.")
-        parts = layer_groups([layer.window for layer in layers])
+        coding = kind.coding
+        if coding is not None:
+            _check(coding)
+            page_size, key_values = coding.group, "bfloat16" if key_values == "int8" else key_values
+        parts = layer_groups([layer.window for layer in layers], coding)
         self.page_size = page_size
         self.place = "file" if kind.offloaded else "memory"
         self._folder = kind.folder
@@ -52,13 +55,16 @@ class NativeStore:
                 [(layer.kv_heads, layer.head_dim, layer.masked) for layer in layers],
                 page_size,
                 key_values,
-                [(part.layers, part.window or 0) for part in parts],
+                [(part.layers, part.window or 0, part.residual or -1) for part in parts],
+                coding.bits if coding is not None and any(part.residual for part in parts) else 0,
                 None if file is None else file.fileno(),
             )
         self.groups = tuple(
-            PageGroup(self.memory.bytes_per_page(index), part.window) for index, part in enumerate(parts)
+            PageGroup(self.memory.bytes_per_page(index), part.window, part.residual) for index, part in enumerate(parts)
         )
         self.format = f"native 1, {key_values}, {page_size} tokens, {[tuple(layer) for layer in layers]}"
+        if coding is not None:
+            self.format += f", {coding.bits} bits behind {coding.residual}"
 
     def pages(self, group: int) -> int:
         """How many pages of a group there are now."""
@@ -108,3 +114,18 @@ class NativeStore:
             ValueError: content of another shape.
         """
         self.memory.write_pages(group, pages, content)
+
+
+def _check(coding: Coding) -> None:
+    """Raises ArgumentError where the native core has no such codes."""
+    if coding.library is not None:
+        raise ArgumentError(
+            f"The native core has no codes of the library {coding.library!r}. Use backend='native', or run the model "
+            "on PyTorch."
+        )
+    if coding.bits not in (1, 2, 4, 8):
+        raise ArgumentError(f"bits={coding.bits} must be 1, 2, 4 or 8.")
+    if coding.group < 16 or coding.group % 16:
+        raise ArgumentError(f"group={coding.group} must be a multiple of 16.")
+    if coding.residual < 1:
+        raise ArgumentError(f"residual={coding.residual} must be at least 1.")

@@ -1,12 +1,10 @@
 """Scaled dot-product attention over a group of sequences, in the cheapest form that its mask allows; has no weights.
 
-Queries are (count, new, heads, head_dim), keys and values (count, size, kv_heads, head_dim) in one piece or several,
-where query head h reads key-value head `h // (heads // kv_heads)`.
+Queries are (count, new, heads, head_dim), keys and values (count, size, kv_heads, head_dim), where query head h reads
+key-value head `h // (heads // kv_heads)`.
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -22,11 +20,11 @@ _SCORE_ELEMENTS = 1 << 24
 def attend(
     part: parts.Attention,
     queries: Tensor,
-    keys: Sequence[Tensor],
-    values: Sequence[Tensor],
+    keys: Tensor,
+    values: Tensor,
     where: Keys | JoinedKeys,
     *,
-    mask_values: Sequence[Tensor] | None = None,
+    mask_values: Tensor | None = None,
     dropout: float = 0.0,
 ) -> Tensor:
     """What each query reads, (count, new, heads, head_dim).
@@ -34,7 +32,7 @@ def attend(
     `mask_values` (count, size, kv_heads) are those of Doge's dynamic mask.
     """
     if mask_values is None and where.causal:
-        return _attention(part, queries, keys[0], values[0], None, is_causal=queries.shape[1] > 1, dropout=dropout)
+        return _attention(part, queries, keys, values, None, is_causal=queries.shape[1] > 1, dropout=dropout)
     rows = max(1, _SCORE_ELEMENTS // (len(queries) * part.heads * where.size))
     blocks = [where.whole] if torch.is_grad_enabled() else where.blocks(rows)
     pieces = [
@@ -55,11 +53,11 @@ def attend(
 def attend_with_weights(
     part: parts.Attention,
     queries: Tensor,
-    keys: Sequence[Tensor],
-    values: Sequence[Tensor],
+    keys: Tensor,
+    values: Tensor,
     where: Keys | JoinedKeys,
     *,
-    mask_values: Sequence[Tensor] | None = None,
+    mask_values: Tensor | None = None,
     dropout: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """`attend`, and the attention weights (count, heads, new, positions), of the positions from `where.first` on."""
@@ -104,9 +102,7 @@ def _rounded(values: Tensor) -> Tensor:
     return ((values.view(torch.int32) + 0x80) & ~0xFF).view(torch.float32)
 
 
-def _bias(
-    part: parts.Attention, block: Block, mask_values: Sequence[Tensor] | None, dtype: torch.dtype
-) -> Tensor | None:
+def _bias(part: parts.Attention, block: Block, mask_values: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     """What is added to a block's scores, (count or 1, kv_heads or 1, queries or 1, keys)."""
     if mask_values is None or part.dynamic_mask is None:
         return block.bias(dtype)

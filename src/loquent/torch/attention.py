@@ -63,7 +63,7 @@ class SelfAttention(nn.Module):
         where = group.keys(self.part.window)
         keys, values, *mask_values = [
             self._known(group, where, plane, entry, batch) for plane, entry in enumerate(entries)
-        ]  # pieces of (count, size, kv_heads, head_dim)
+        ]  # (count, size, kv_heads, head_dim)
         added = mask_values[0] if mask_values else None
         dropout = self.dropout.p if self.training else 0.0
         mine = group.take(queries)
@@ -75,15 +75,18 @@ class SelfAttention(nn.Module):
         batch.weights[self.layer].append(weights)
         return read
 
-    def _known(self, group: Group, where: Keys | JoinedKeys, plane: int, entry: Tensor, batch: Batch) -> list[Tensor]:
-        """The entries of one plane that a group's queries see, in the pieces (count, size, ...) of `where`."""
+    def _known(self, group: Group, where: Keys | JoinedKeys, plane: int, entry: Tensor, batch: Batch) -> Tensor:
+        """The entries of one plane that a group's queries see, (count, size, ...)."""
         exact = where if isinstance(where, Keys) else where.exact
         seen = group.take(entry) if exact.reads_new else None
         if batch.store is not None and exact.source is not None:
             seen = exact.read(batch.store.planes(self.layer)[plane], seen)
         assert seen is not None
         if isinstance(where, Keys):
-            return [seen]
+            return seen
         assert batch.store is not None  # that has coded pages
-        coded = batch.store.coded(self.layer).decode(where.coded.pages, plane)
-        return [coded.view(where.coded.count, where.coded.size, *coded.shape[2:]), seen]
+        coded = where.coded.size
+        both = seen.new_empty(len(seen), coded + seen.shape[1], *seen.shape[2:])
+        batch.store.coded(self.layer).decode(where.coded.pages, plane, both[:, :coded])
+        both[:, coded:] = seen
+        return both

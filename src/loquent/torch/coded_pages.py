@@ -47,15 +47,15 @@ class CodedPages(Protocol):
     def encode(self, pages: Tensor, planes: Sequence[Tensor]) -> None:
         """Code the planes of whole pages: keys and values (pages, group, kv_heads, head_dim), dynamic mask values."""
 
-    def decode(self, pages: Tensor, plane: int) -> Tensor:
-        """A plane of some pages, (pages, group, ...), in the store's type."""
+    def decode(self, pages: Tensor, plane: int, out: Tensor) -> None:
+        """Write a plane of pages (count * pages of each,) to `out`, (count, tokens of each, ...), in any type."""
 
 
 class KiviPages(PageTensors):
     """Coded by our own arithmetic (`torch.coding`); dynamic mask values are kept as they are."""
 
     def __init__(self, part: parts.Attention, coding: Coding, dtype: torch.dtype, memory: PageMemory) -> None:
-        self._part, self._coding, self._dtype = part, coding, dtype
+        self._coding = coding
         width, size = part.kv_heads * part.head_dim, coding.group
         packed = (size * coding.bits // 8, width)
         by_channel, by_token = (2, width), (2, size, -(-width // size))
@@ -82,22 +82,28 @@ class KiviPages(PageTensors):
         if len(planes) == 3:
             self._put(4, pages, planes[2])
 
-    def decode(self, pages: Tensor, plane: int) -> Tensor:
-        """A plane of some pages, (pages, group, ...), in the store's type."""
+    def decode(self, pages: Tensor, plane: int, out: Tensor) -> None:
+        """Write a plane of pages (count * pages of each,) to `out`, (count, tokens of each, ...), in any type."""
+        count, size = len(out), self._coding.group
         if plane == 2:
-            return self.tensors[4].index_select(0, pages)
-        codes = unpack(self.tensors[2 * plane].index_select(0, pages), self._coding.bits)  # (pages, group, channels)
-        minimum, step = self.tensors[2 * plane + 1].index_select(0, pages).unbind(1)
-        size, width = codes.shape[1:]
+            out.copy_(self.tensors[4].index_select(0, pages).view(out.shape))
+            return
+        codes = unpack(self.tensors[2 * plane].index_select(0, pages), self._coding.bits)
+        codes = codes.view(count, -1, *codes.shape[1:])  # (count, pages, group, channels)
+        ranges = self.tensors[2 * plane + 1].index_select(0, pages)
+        minimum, step = ranges.view(*codes.shape[:2], *ranges.shape[1:]).unbind(2)
+        numbers = out.view(codes.shape)
         if plane == 0:
-            numbers = decode(codes, minimum.unsqueeze(1), step.unsqueeze(1))
-        elif width % size:
-            spread = (minimum.repeat_interleave(size, 2), step.repeat_interleave(size, 2))
-            numbers = decode(codes, *(numbers[..., :width] for numbers in spread))
-        else:
-            grouped = codes.view(len(codes), size, -1, size)
-            numbers = decode(grouped, minimum.unsqueeze(3), step.unsqueeze(3)).flatten(2)
-        return numbers.to(self._dtype).view(len(pages), size, self._part.kv_heads, self._part.head_dim)
+            decode(codes, minimum.unsqueeze(2), step.unsqueeze(2), numbers)
+            return
+        whole = codes.shape[3] // size * size  # the last group of a token may be shorter
+        if whole:
+            groups = slice(whole // size)
+            shape = (*codes.shape[:3], -1, size)
+            grouped, target = codes[..., :whole].view(shape), numbers[..., :whole].view(shape)
+            decode(grouped, minimum[..., groups].unsqueeze(4), step[..., groups].unsqueeze(4), target)
+        if whole < codes.shape[3]:
+            decode(codes[..., whole:], minimum[..., -1:], step[..., -1:], numbers[..., whole:])
 
     def _put(self, index: int, pages: Tensor, content: Tensor) -> None:
         self.tensors[index].index_copy_(0, pages, content)

@@ -33,9 +33,12 @@ def encode(numbers: Tensor, bits: int, axis: int) -> tuple[Tensor, Tensor, Tenso
     return codes, minimum.squeeze(axis), torch.where(is_finite, step, float("nan")).squeeze(axis)
 
 
-def decode(codes: Tensor, minimum: Tensor, step: Tensor) -> Tensor:
-    """The float32 numbers that codes stand for; `minimum` and `step` have their shape, or broadcast to it."""
-    return codes.float().mul_(step.float()).add_(minimum.float())  # two roundings, everywhere
+def decode(codes: Tensor, minimum: Tensor, step: Tensor, out: Tensor) -> None:
+    """Write the numbers that codes stand for to `out`, in any type; `minimum` and `step` broadcast to the codes."""
+    numbers = out if out.dtype == torch.float32 else torch.empty_like(codes, dtype=torch.float32)
+    numbers.copy_(codes).mul_(step.float()).add_(minimum.float())  # two roundings, everywhere
+    if numbers is not out:
+        out.copy_(numbers)
 
 
 def pack(codes: Tensor, bits: int) -> Tensor:
@@ -67,6 +70,5 @@ def _round_half(numbers: Tensor, *, up: bool) -> Tensor:
     patterns = near.view(torch.int16)
     away = (patterns >= 0) if up else (patterns < 0)
     moved = torch.where(away, patterns + 1, patterns - 1)
-    smallest = torch.tensor(1 if up else 1 - (1 << 15), dtype=torch.int16, device=numbers.device)
-    moved = torch.where(near == 0, smallest, moved)
+    moved = torch.where(near == 0, 1 if up else 1 - (1 << 15), moved)
     return torch.where(wrong, moved, patterns).view(torch.float16).clamp(-_LARGEST, _LARGEST)

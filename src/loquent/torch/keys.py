@@ -1,7 +1,7 @@
 """The keys that a group of sequences attends to: where they are, and which of them each query sees.
 
-Keys are one piece, or two where the store is coded: what is seen coded, and behind it what is seen exactly. Near the
-border between both a position may be in either piece; a query sees it in one.
+Where the store is coded, what is seen coded comes first, and behind it what is seen exactly. Near the border between
+both a position may be in either part; a query sees it in one.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 Span = tuple[int, int]
 """From where to where, the end not included."""
 
-# Blocks of queries that read two pieces: small beside the context, so that little is looked at that nobody sees.
+# Blocks of queries that see keys in two forms: small beside the context, so that little is read that nobody sees.
 _JOINED_ROWS = 256
 
 
@@ -86,16 +86,14 @@ class Block:
 
     start: int
     stop: int
-    spans: tuple[Span, ...]  # of each piece
+    spans: tuple[Span, ...]
     visible: Tensor | None
     _bias: dict[torch.dtype, Tensor] = field(default_factory=dict)
 
-    def cut(self, pieces: Sequence[Tensor]) -> Tensor:
-        """The part of pieces (count, size, ...) that the block reads, as one."""
-        if len(pieces) == 1:
-            low, high = self.spans[0]
-            return pieces[0] if low == 0 and high == pieces[0].shape[1] else pieces[0][:, low:high]
-        return torch.cat([piece[:, low:high] for piece, (low, high) in zip(pieces, self.spans, strict=True)], 1)
+    def cut(self, plane: Tensor) -> Tensor:
+        """The part of a plane (count, size, ...) that the block reads."""
+        parts = [plane[:, low:high] for low, high in self.spans]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
     def bias(self, dtype: torch.dtype) -> Tensor | None:
         """`visible` as numbers to add to the scores, (count or 1, 1, stop - start, keys): 0 or minus infinity."""
@@ -208,7 +206,7 @@ class JoinedKeys:
 
     @property
     def size(self) -> int:
-        """How many keys both pieces have per sequence."""
+        """How many keys of both forms there are per sequence."""
         return self.coded.size + self.exact.size
 
     @property
@@ -232,7 +230,7 @@ class JoinedKeys:
 
     def by_position(self, weights: Tensor) -> Tensor:
         """Attention weights (count, heads, new, keys of `whole`), as those of the positions from `first[b]` on."""
-        (low, high), (start, stop) = self.whole.spans
+        (low, high), (start, stop) = self._spans(0, self.queries.length)
         coded, exact = torch.split(weights, [high - low, stop - start], -1)
         ends = [past + self.queries.length for past in self.queries.pasts]
         width = max(end - first for end, first in zip(ends, self.first))
@@ -245,8 +243,17 @@ class JoinedKeys:
         return placed
 
     def _block(self, start: int, stop: int) -> Block:
+        spans = (low, high), (first, last) = self._spans(start, stop)
+        visible = None if self._all_seen(start, stop, spans) else self._mask(start, stop, spans)
+        coded = self.coded.size
+        if high == coded and first == 0:
+            return Block(start, stop, ((low, coded + last),), visible)
+        return Block(start, stop, ((low, high), (coded + first, coded + last)), visible)
+
+    def _spans(self, start: int, stop: int) -> tuple[Span, Span]:
+        """Which of the coded keys, and which of the exact ones, some of the queries `start` to `stop` see."""
         rows = list(zip(self.queries.pasts, self.first, self.exact.first))
-        high = max(self.border(past + stop - 1) - first for past, first, _ in rows)
+        high = max(0, max(self.border(past + stop - 1) - first for past, first, _ in rows))
         low = 0
         if self.window is not None:
             low = min(high, max(0, min(past + start + 1 - self.window - first for past, first, _ in rows)))
@@ -254,8 +261,7 @@ class JoinedKeys:
             min(self.border(past + start) - behind for past, _, behind in rows),
             max(past + stop - behind for past, _, behind in rows),
         )
-        spans = (low, max(high, 0)), exact
-        return Block(start, stop, spans, None if self._all_seen(start, stop, spans) else self._mask(start, stop, spans))
+        return (low, high), exact
 
     def _all_seen(self, start: int, stop: int, spans: tuple[Span, Span]) -> bool:
         if stop - start > 1:

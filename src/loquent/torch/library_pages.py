@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from importlib import import_module
+from importlib.metadata import version
 from typing import Any, Protocol
 
 import torch
@@ -39,7 +40,6 @@ class LibraryPages(PageTensors):
     """
 
     def __init__(self, part: parts.Attention, coding: Coding, dtype: torch.dtype, memory: PageMemory) -> None:
-        self._part, self._dtype = part, dtype
         make = _Quanto if coding.library == "quanto" else _Hqq
         sample = torch.zeros(coding.group, part.kv_heads * part.head_dim, dtype=dtype, device=memory.device)
         self._quantizers: list[_Quantizer] = [
@@ -61,13 +61,14 @@ class LibraryPages(PageTensors):
         if len(planes) == 3:
             self.tensors[-1].index_copy_(0, pages, planes[2])
 
-    def decode(self, pages: Tensor, plane: int) -> Tensor:
-        """A plane of some pages, (pages, group, ...), in the store's type."""
+    def decode(self, pages: Tensor, plane: int, out: Tensor) -> None:
+        """Write a plane of pages (count * pages of each,) to `out`, (count, tokens of each, ...), in any type."""
         if plane == 2:
-            return self.tensors[-1].index_select(0, pages)
+            out.copy_(self.tensors[-1].index_select(0, pages).view(out.shape))
+            return
         held = [tensor.index_select(0, pages) for tensor in self.tensors[self._planes[plane]]]
-        matrices = torch.stack([self._quantizers[plane].dequantize(tensors) for tensors in zip(*held)])
-        return matrices.to(self._dtype).view(*matrices.shape[:2], self._part.kv_heads, self._part.head_dim)
+        matrices = [self._quantizers[plane].dequantize(tensors) for tensors in zip(*held)]
+        out.copy_(torch.stack(matrices).view(out.shape))
 
 
 class _Quanto:
@@ -121,6 +122,11 @@ class _Hqq:
         # It makes scales and zeros of that type, too.
         placed: tuple[Tensor, dict[str, Any]] = self._quantizer.to_inplace(codes, known, self._device)
         return placed
+
+
+def library_version(coding: Coding) -> str:
+    """The version of the library that a coding names: others may lay out their tensors in another way."""
+    return version({"quanto": "optimum-quanto", "hqq": "hqq"}[str(coding.library)])
 
 
 def _load(module: str, library: str, extra: str) -> Any:

@@ -16,7 +16,7 @@ from loquent.cache import Coding, LayerGroup, PageGroup, StoreKind, layer_groups
 from loquent.errors import CapacityError
 from loquent.parts import Attention, Decoder
 from loquent.torch.coded_pages import CodedPages, KiviPages, check_coding
-from loquent.torch.library_pages import LibraryPages
+from loquent.torch.library_pages import LibraryPages, library_version
 from loquent.torch.page_memory import DeviceMemory, FileMemory, PageMemory
 from loquent.torch.page_tensors import PageTensors
 
@@ -70,7 +70,8 @@ class PageStore:
         """What the bytes of `read_pages` mean: the type of numbers, how they are coded, and the shapes of planes."""
         shapes = [" ".join(str(shape) for shape in _entry_shapes(part)) for part in self._parts]
         groups = [f"{group.layers} {group.window} {group.residual}" for group in self._layers]
-        return f"torch 1; {self.dtype}; {self.page_size} tokens; {self._coding}; {groups}; {shapes}"
+        library = library_version(self._coding) if self._coding is not None and self._coding.library else ""
+        return f"torch 1; {self.dtype}; {self.page_size} tokens; {self._coding} {library}; {groups}; {shapes}"
 
     def planes(self, layer: int) -> list[Tensor]:
         """The exact planes of a layer: keys and values (slots, kv_heads, head_dim), dynamic mask (slots, kv_heads).

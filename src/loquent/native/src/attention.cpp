@@ -58,16 +58,27 @@ class Step {
 public:
     Step(Pool& pool, const AttentionPart& part, const Batch& batch, Store& store,
          const std::vector<RotaryTable>& tables)
-        : pool_(pool), part_(part), batch_(batch), store_(store), tables_(tables), pages_(store.group_of(part.layer)),
-          view_(store.group(pages_).view(part.layer)), group_(part.heads / part.kv_heads) {}
+        : pool_(pool), part_(part), batch_(batch), store_(store), tables_(tables),
+          exact_(store.exact_group(part.layer)), coded_(store.coded_group(part.layer)),
+          view_(store.group(exact_).view(part.layer)), group_(part.heads / part.kv_heads) {
+        if (coded_ < 0) return;
+        coded_view_ = store.group(coded_).view(part.layer);
+        residual_ = store.group(coded_).shape().residual;
+    }
 
     void write(float* qkv, int64_t qkv_stride);
+    void code();
     void choose_keys();
     void read(const float* qkv, int64_t qkv_stride, float* read, int64_t read_stride);
 
 private:
     int64_t low(int64_t position) const { return first_seen(part_.window, position); }
-    const int64_t* pages(const Segment& segment) const { return segment.pages[pages_].pages; }
+    /// The first position that the query at `position` sees exactly, among those of its window or not.
+    int64_t exact_from(int64_t position) const {
+        return coded_ < 0 ? 0 : first_exact(residual_, store_.page_size(), position);
+    }
+    const int64_t* pages(const Segment& segment) const { return segment.pages[exact_].pages; }
+    float mask_value(const Segment& segment, int64_t kv_head, int64_t position) const;
     int64_t work(const Unit& unit) const;
     void plan();
     void split(const Unit& unit);
@@ -82,8 +93,10 @@ private:
     const Batch& batch_;
     const Store& store_;
     const std::vector<RotaryTable>& tables_;
-    const int64_t pages_;            // which group of pages the layer's keys and values are in
+    const int64_t exact_, coded_;    // which groups of pages the layer's keys and values are in; no coded ones: -1
     const LayerView view_;
+    LayerView coded_view_{};
+    int64_t residual_ = 0;
     const int64_t group_;            // query heads of a key-value head
     std::vector<Kept> kept_;         // (kv_heads, rows of the batch), empty where all keys are seen
     std::vector<Unit> units_, divided_;
@@ -125,6 +138,33 @@ void Step::write(float* qkv, int64_t qkv_stride) {
     });
 }
 
+// --- coding ----------------------------------------------------------------------------------------------------------
+
+void Step::code() {
+    if (coded_ < 0) return;
+    std::vector<CodeTask> tasks;
+    const int64_t slots = store_.page_size();
+    for (const Segment& segment : batch_.segments) {
+        const PageTable& table = segment.pages[coded_];
+        const int64_t stop = store_.group(coded_).shape().stop(segment.start + segment.length, slots);
+        for (int64_t page = table.coded; page < stop; ++page)
+            if (table.pages[page] >= 0)
+                tasks.push_back({&part_, view_, coded_view_, store_.kind(), store_.bits(), slots, pages(segment)[page],
+                                 table.pages[page], nullptr});
+    }
+    const auto& functions = kernels();
+    const int64_t shares = part_.kv_heads + slots / kCodeTokens;   // of a page: its heads' keys, and values of tokens
+    pool_.run(static_cast<int64_t>(tasks.size()) * shares, [&](int64_t share) {
+        CodeTask task = tasks[share / shares];
+        const int64_t piece = share % shares;
+        task.scratch = worker_scratch.reserve(code_scratch(part_, slots));
+        if (piece < part_.kv_heads)
+            functions.code_keys(task, piece);
+        else
+            functions.code_values(task, (piece - part_.kv_heads) * kCodeTokens);
+    });
+}
+
 // --- the dynamic mask's choice ---------------------------------------------------------------------------------------
 
 void Step::choose_keys() {
@@ -142,14 +182,20 @@ void Step::choose_keys() {
     });
 }
 
+/// The mask value at a position, of whichever form is there: it is the same number in both.
+float Step::mask_value(const Segment& segment, int64_t kv_head, int64_t position) const {
+    const int64_t group = position < exact_from(segment.start) ? coded_ : exact_, page_size = store_.page_size();
+    const int64_t page = segment.pages[group].pages[position / page_size];
+    return store_.group(group).mask(part_.layer, page, kv_head)[position % page_size];
+}
+
 void Step::choose_keys(const Segment& segment, int64_t kv_head, Kept* kept) const {
-    const int64_t first = low(segment.start), end = segment.start + segment.length, page_size = store_.page_size();
-    const PageMemory& memory = store_.group(pages_);
+    const int64_t first = low(segment.start), end = segment.start + segment.length;
     std::vector<int32_t> values(end - first), sorted;
     for (int64_t position = first; position < end; ++position) {
-        const float* mask = memory.mask(part_.layer, pages(segment)[position / page_size], kv_head);
+        const float value = mask_value(segment, kv_head, position);
         int32_t bits;
-        std::memcpy(&bits, mask + position % page_size, 4);
+        std::memcpy(&bits, &value, 4);
         values[position - first] = (bits + kRoundingHalf) & kRoundingMask;
     }
     for (int64_t token = 0; token < segment.length; ++token) {
@@ -219,10 +265,15 @@ void Step::run_unit(const Unit& unit, const Unit* next, const float* qkv, int64_
     task.first_chunk = unit.first_chunk, task.last_chunk = unit.last_chunk;
     task.qkv = qkv + segment.first * qkv_stride, task.qkv_stride = qkv_stride;
     task.read = read + segment.first * read_stride, task.read_stride = read_stride;
+    if (coded_ >= 0) {
+        task.bits = store_.bits(), task.residual = residual_, task.coded = coded_view_;
+        task.coded_pages = segment.pages[coded_].pages;
+    }
     if (next) {
         const int64_t position = next->segment->start + next->first / group_;
-        task.next_pages = pages(*next->segment), task.next_kv_head = next->kv_head;
-        task.next_low = std::max(low(position), next->first_chunk * kChunk), task.next_high = position + 1;
+        task.next_low = std::max({low(position), exact_from(position), next->first_chunk * kChunk});
+        task.next_high = position + 1, task.next_kv_head = next->kv_head;
+        if (task.next_low < next->last_chunk * kChunk) task.next_pages = pages(*next->segment);
     }
     if (!kept_.empty()) task.kept = kept_.data() + unit.kv_head * batch_.rows + segment.first;
     if (unit.partial >= 0) {
@@ -270,17 +321,24 @@ void Step::read(const float* qkv, int64_t qkv_stride, float* read, int64_t read_
     join(read, read_stride);
 }
 
-/// Have a layer's pages brought from the disk, for the step's attention to find them in memory.
-void read_ahead(const Store& store, const Batch& batch, int64_t layer) {
-    const int64_t number = store.group_of(layer), page_size = store.page_size();
-    const PageMemory& memory = store.group(number);
+/// Have a layer's pages of one form brought from the disk, for the step's attention to find them in memory.
+void read_ahead(const Store& store, int64_t group, const Batch& batch, int64_t layer) {
+    if (group < 0) return;
+    const PageMemory& memory = store.group(group);
     std::vector<bool> marked(memory.chunks());
     for (const Segment& segment : batch.segments) {
-        const int64_t stop = (segment.start + page_size - 1) / page_size;   // what it writes is in memory then
-        for (int64_t i = memory.shape().first(segment.start, page_size); i < stop; ++i)
-            marked[memory.chunk_of(segment.pages[number].pages[i])] = true;
+        const PageTable& table = segment.pages[group];
+        const int64_t first = memory.shape().first(segment.start, store.page_size());
+        // What it writes is in memory by then.
+        const int64_t stop = memory.shape().stop(segment.start, store.page_size());
+        for (int64_t i = first; i < stop; ++i) marked[memory.chunk_of(table.pages[i])] = true;
     }
     memory.read_ahead(layer, marked);
+}
+
+void read_ahead(const Store& store, const Batch& batch, int64_t layer) {
+    read_ahead(store, store.exact_group(layer), batch, layer);
+    read_ahead(store, store.coded_group(layer), batch, layer);
 }
 
 }  // namespace
@@ -291,6 +349,7 @@ void attend(Pool& pool, const AttentionPart& part, const Batch& batch, Store& st
     if (store.in_file()) read_ahead(store, batch, (part.layer + 1) % store.layers());
     Step step(pool, part, batch, store, tables);
     step.write(qkv, qkv_stride);
+    step.code();
     step.choose_keys();
     step.read(qkv, qkv_stride, read, read_stride);
 }

@@ -10,6 +10,7 @@ namespace loquent {
 struct PageTable {
     const int64_t* pages;          // -1 for those behind the group's window
     int64_t count;
+    int64_t coded;                 // of a coded group: how many pages hold what they are to hold already
 };
 
 /// The tokens of one sequence in a step (the C++ side of `loquent.engine.backend.Segment`).

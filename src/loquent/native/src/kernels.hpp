@@ -21,8 +21,10 @@ struct Kernels {
     // kernels/prepare.cpp, kernels/product.cpp
     void (*prepare_row)(const float* x, Prepared& prepared, int64_t row);
     void (*multiply_share)(const ProductShare& share);
-    // kernels/attention_write.cpp, kernels/attention_read.cpp; what they do is in kernels/attention_kernels.hpp
+    // kernels/attention_write.cpp, attention_code.cpp and attention_read.cpp; kernels/attention_kernels.hpp says what
     void (*write_tokens)(const WriteTask& task);
+    void (*code_keys)(const CodeTask& task, int64_t head);
+    void (*code_values)(const CodeTask& task, int64_t first_slot);
     void (*read_rows)(const ReadTask& task);
     void (*join_chunks)(float* partials, int64_t chunks, int64_t head_dim, float* read);
     // kernels/experts.cpp

@@ -12,7 +12,7 @@ using NormPointer = std::shared_ptr<Norm>;
 /// The names of a segment's fields, made once: looking up by C strings makes new ones each time.
 struct Fields {
     nb::handle tokens = name("tokens"), start = name("start"), tables = name("tables"), rows = name("rows"),
-               choice = name("choice"), scored = name("scored");
+               choice = name("choice"), scored = name("scored"), coded = name("coded");
 
     static nb::handle name(const char* text) { return PyUnicode_InternFromString(text); }
     static const Fields& shared() {
@@ -32,26 +32,39 @@ struct Arguments {
     std::vector<nb::object> arrays;
     bool all_chosen = true;           // whether no row's logits are needed
 
-    void add(nb::handle segment, int64_t groups);
-    void add_pages(nb::handle segment, int64_t groups);
+    void add(nb::handle segment, const Store& store);
+    void add_pages(nb::handle segment, const Store& store);
     void set_tables(nb::handle given, int64_t rotaries);
 };
 
-void Arguments::add_pages(nb::handle segment, int64_t groups) {
-    nb::object given = segment.attr(Fields::shared().tables);
-    if (!PyTuple_Check(given.ptr()) || PyTuple_GET_SIZE(given.ptr()) != groups)
-        throw std::invalid_argument("a segment needs a tuple with a page table for each of the store's groups.");
-    for (int64_t group = 0; group < groups; ++group) {
-        page_arrays.push_back(nb::cast<Int64s>(nb::handle(PyTuple_GET_ITEM(given.ptr(), group))));
-        pages.push_back({page_arrays.back().data(), (int64_t)page_arrays.back().size()});
-    }
+/// A field of a segment that is a tuple with something for each of the store's groups.
+nb::object of_groups(nb::handle segment, nb::handle field, const Store& store) {
+    nb::object given = segment.attr(field);
+    if (!PyTuple_Check(given.ptr()) || PyTuple_GET_SIZE(given.ptr()) != store.groups())
+        throw std::invalid_argument("a segment's " + nb::cast<std::string>(field) +
+                                    " must be a tuple with one for each of the store's " +
+                                    std::to_string(store.groups()) + " groups.");
+    return given;
 }
 
-void Arguments::add(nb::handle segment, int64_t groups) {
+void Arguments::add_pages(nb::handle segment, const Store& store) {
+    const nb::object given = of_groups(segment, Fields::shared().tables, store);
+    for (int64_t group = 0; group < store.groups(); ++group) {
+        page_arrays.push_back(nb::cast<Int64s>(nb::handle(PyTuple_GET_ITEM(given.ptr(), group))));
+        pages.push_back({page_arrays.back().data(), (int64_t)page_arrays.back().size(), 0});
+    }
+    if (!store.bits()) return;
+    const nb::object coded = of_groups(segment, Fields::shared().coded, store);
+    for (int64_t group = 0; group < store.groups(); ++group)
+        pages[pages.size() - store.groups() + group].coded =
+            nb::cast<int64_t>(nb::handle(PyTuple_GET_ITEM(coded.ptr(), group)));
+}
+
+void Arguments::add(nb::handle segment, const Store& store) {
     const Fields& fields = Fields::shared();
     nb::object token_object = segment.attr(fields.tokens);
     const auto own = nb::cast<Int64s>(token_object);
-    add_pages(segment, groups);
+    add_pages(segment, store);
     const int64_t first = (int64_t)tokens.size(), length = (int64_t)own.size();
     tokens.insert(tokens.end(), own.data(), own.data() + length);
     const int64_t rows = nb::cast<int64_t>(segment.attr(fields.rows));
@@ -109,7 +122,7 @@ nb::object hidden_of(Wanted& wanted, int64_t width) {
 nb::tuple run(nb::handle self, Store& store, nb::handle segments, nb::handle tables, nb::handle hidden_layers) {
     Plan& plan = nb::cast<Plan&>(self);
     Arguments arguments;
-    for (nb::handle segment : segments) arguments.add(segment, store.groups());
+    for (nb::handle segment : segments) arguments.add(segment, store);
     arguments.set_tables(tables, plan.rotaries());
     Wanted& wanted = arguments.wanted;
     wanted.layers = to_numbers(hidden_layers);

@@ -17,7 +17,8 @@ std::vector<LayerShape> layer_shapes(nb::handle layers) {
 
 std::vector<GroupShape> group_shapes(nb::handle groups) {
     std::vector<GroupShape> shapes;
-    for (nb::handle group : groups) shapes.push_back({to_numbers(group[0]), nb::cast<int64_t>(group[1])});
+    for (nb::handle group : groups)
+        shapes.push_back({to_numbers(group[0]), nb::cast<int64_t>(group[1]), nb::cast<int64_t>(group[2])});
     return shapes;
 }
 
@@ -67,10 +68,11 @@ void bind_store(nb::module_& module) {
     nb::exception<DiskFull>(module, "DiskFullError");
     nb::class_<Store>(module, "Store", "The memory behind the pages of one model; see store.hpp.")
         .def("__init__", [](Store* self, nb::handle layers, int64_t page_size, const std::string& kind,
-                            nb::handle groups, std::optional<int> file) {
-            new (self) Store(layer_shapes(layers), page_size, kind_of(kind), group_shapes(groups),
+                            nb::handle groups, int64_t bits, std::optional<int> file) {
+            new (self) Store(layer_shapes(layers), page_size, kind_of(kind), group_shapes(groups), bits,
                              file ? std::make_shared<FileMemory>(*file) : nullptr);
-        }, nb::arg("layers"), nb::arg("page_size"), nb::arg("kind"), nb::arg("groups"), nb::arg("file") = nb::none())
+        }, nb::arg("layers"), nb::arg("page_size"), nb::arg("kind"), nb::arg("groups"), nb::arg("bits") = 0,
+             nb::arg("file") = nb::none())
         .def("bytes_per_page", [](Store& store, int64_t group) { return group_of(store, group).bytes_per_page(); },
              nb::arg("group"))
         .def("pages", [](Store& store, int64_t group) { return group_of(store, group).pages(); }, nb::arg("group"))

@@ -25,12 +25,14 @@ std::string number(int64_t value) { return std::to_string(value); }
 bool fits(const AttentionPart& part, const Store& store) {
     if (part.layer >= store.layers()) return false;
     const LayerShape& shape = store.layer(part.layer);
-    const int64_t window = store.group(store.group_of(part.layer)).shape().window;
+    // Where there are coded pages, the exact ones are seen for as long as the store itself says.
+    const int64_t coded = store.coded_group(part.layer);
+    const int64_t window = store.group(coded < 0 ? store.exact_group(part.layer) : coded).shape().window;
     return shape.kv_heads == part.kv_heads && shape.head_dim == part.head_dim && shape.mask == (part.keep > 0) &&
            (!window || (part.window && part.window <= window));
 }
 
-/// Every page that the segment's queries see is there.
+/// Pages [first, stop) are there.
 void check_pages(const PageTable& table, const PageMemory& memory, int64_t first, int64_t stop) {
     if (table.count < stop)
         throw std::out_of_range("a segment needs " + number(stop) + " pages, and has " + number(table.count) + ".");
@@ -38,6 +40,18 @@ void check_pages(const PageTable& table, const PageMemory& memory, int64_t first
         if (table.pages[i] < 0 || table.pages[i] >= memory.pages())
             throw std::out_of_range("page " + number(table.pages[i]) + " is not among " + number(memory.pages()) +
                                     " of the store.");
+}
+
+/// The pages that are coded in this step are there in both forms, those that nobody will see left out.
+void check_coded(const PageTable& table, const PageMemory& memory, const PageTable& exact, const PageMemory& source,
+                 int64_t first, int64_t stop) {
+    if (table.coded < 0 || table.coded > table.count)
+        throw std::out_of_range("of " + number(table.count) + " pages no " + number(table.coded) + " can be coded.");
+    for (int64_t i = table.coded; i < stop; ++i) {
+        if (table.pages[i] == -1 && i < first) continue;
+        check_pages(table, memory, i, i + 1);
+        check_pages(exact, source, i, i + 1);
+    }
 }
 
 }  // namespace
@@ -120,10 +134,14 @@ void Plan::check_segment(const Segment& segment, const Store& store) const {
     if (positions_ >= 0 && stop > positions_)
         throw std::out_of_range("position " + number(stop - 1) + " is past the " + number(positions_) +
                                 " that the model learned.");
-    const int64_t page_size = store.page_size(), needed = (stop + page_size - 1) / page_size;
     for (int64_t group = 0; group < store.groups(); ++group) {
         const PageMemory& memory = store.group(group);
-        check_pages(segment.pages[group], memory, memory.shape().first(segment.start, page_size), needed);
+        const int64_t first = memory.shape().first(segment.start, store.page_size());
+        const int64_t end = memory.shape().stop(stop, store.page_size());
+        check_pages(segment.pages[group], memory, first, end);
+        if (!memory.shape().coded()) continue;
+        const int64_t source = store.source_of(group);
+        check_coded(segment.pages[group], memory, segment.pages[source], store.group(source), first, end);
     }
     for (int64_t rotary = 0; rotary < rotaries_; ++rotary)
         if (segment.tables[rotary] < 0 || segment.tables[rotary] >= (int64_t)tables_.size())

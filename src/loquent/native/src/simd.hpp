@@ -186,6 +186,30 @@ inline Vec load_bf16(const uint16_t* from) {
 #endif
 }
 
+/// kLanes float16 numbers as floats, which is exact.
+inline Vec load_f16(const uint16_t* from) {
+#if defined(__AVX512F__)
+    return (Vec)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)from));
+#elif defined(__AVX2__)
+    return (Vec)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)from));
+#elif defined(__ARM_NEON)
+    return (Vec)vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(from)));
+#else
+    using Halves = uint16_t __attribute__((vector_size(kLanes * 2)));
+    Halves halves;
+    std::memcpy(&halves, from, sizeof halves);
+    const Ints half = __builtin_convertvector(halves, Ints);
+    const Ints magnitude = (half & 0x7fff) << 13, infinite = (magnitude >= 0x0f800000) & 0x7f800000;
+    return (Vec)((Ints)((Vec)magnitude * 0x1p112f) | infinite | (half & 0x8000) << 16);
+#endif
+}
+
+/// 0, 1, 2, ... in the lanes.
+inline Ints lane_numbers() {
+    alignas(64) static const int32_t numbers[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    return load(numbers);
+}
+
 /// The lower and the upper half of the lanes, exactly.
 inline Wide lower(Vec v) {
 #if defined(__AVX512F__)

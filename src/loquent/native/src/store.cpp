@@ -40,34 +40,53 @@ std::vector<GroupShape> one_group(size_t layers) {
 
 // --- the pages of a group --------------------------------------------------------------------------------------------
 
-PageMemory::PageMemory(GroupShape shape, const std::vector<LayerShape>& layers, int64_t slots, Kind kind,
+PageMemory::PageMemory(GroupShape shape, const std::vector<LayerShape>& layers, int64_t slots, Kind kind, int64_t bits,
                        std::shared_ptr<FileMemory> file)
-    : shape_(std::move(shape)), layers_(layers), slots_(slots), kind_(kind), file_(std::move(file)) {
+    : shape_(std::move(shape)), layers_(layers), slots_(slots), kind_(kind), bits_(bits), file_(std::move(file)) {
     lay_out();
-    page_bytes_ = chunk_bytes_;
     while (page_bytes_ << (shift_ + 1) <= kChunkBytes && int64_t{1} << (shift_ + 1) <= kChunkPages) ++shift_;
     lay_out();
 }
 
 void PageMemory::lay_out() {
-    const int64_t element = element_bytes(kind_), scales = kind_ == Kind::int8 ? slots_ * 4 : 0;
-    chunk_bytes_ = 0;
+    chunk_bytes_ = page_bytes_ = 0;
     views_.assign(layers_.size(), LayerView{});
     for (const int64_t index : shape_.layers) {
-        const LayerShape& layer = layers_[index];
-        const auto plane = [&](int64_t bytes) {
-            const LayerView::Plane made{chunk_bytes_, bytes << shift_, bytes};
-            chunk_bytes_ += layer.kv_heads * made.head_bytes;
-            return made;
-        };
         LayerView& view = views_[index];
         view.shift = shift_;
-        view.keys = plane(whole_lines(layer.head_dim * slots_ * element));
-        view.values = plane(whole_lines(slots_ * whole_vectors(layer.head_dim) * element));
-        view.key_scales = plane(scales);
-        view.value_scales = plane(scales);
-        view.mask = plane(layer.mask ? slots_ * 4 : 0);
+        if (shape_.coded())
+            lay_out_coded(layers_[index], view);
+        else
+            lay_out_exact(layers_[index], view);
     }
+}
+
+LayerView::Plane PageMemory::add_plane(int64_t heads, int64_t bytes) {
+    const LayerView::Plane made{chunk_bytes_, bytes << shift_, bytes, heads};
+    page_bytes_ += heads * bytes;
+    chunk_bytes_ += whole_lines(heads * made.head_bytes);
+    return made;
+}
+
+void PageMemory::lay_out_exact(const LayerShape& layer, LayerView& view) {
+    const int64_t element = element_bytes(kind_), scales = kind_ == Kind::int8 ? slots_ * 4 : 0;
+    view.keys = add_plane(layer.kv_heads, whole_lines(layer.head_dim * slots_ * element));
+    view.values = add_plane(layer.kv_heads, whole_lines(slots_ * whole_vectors(layer.head_dim) * element));
+    view.key_scales = add_plane(layer.kv_heads, scales);
+    view.value_scales = add_plane(layer.kv_heads, scales);
+    view.mask = add_plane(layer.kv_heads, layer.mask ? slots_ * 4 : 0);
+}
+
+void PageMemory::lay_out_coded(const LayerShape& layer, LayerView& view) {
+    const int64_t width = layer.kv_heads * layer.head_dim, groups = (width + slots_ - 1) / slots_;
+    view.keys = add_plane(layer.kv_heads, code_bytes(layer.head_dim * slots_, bits_));
+    if (codes_values_by_head(layer.head_dim))
+        view.values = add_plane(layer.kv_heads, code_bytes(slots_ * layer.head_dim, bits_));
+    else
+        view.values = add_plane(1, code_bytes(slots_ * whole_vectors(width), bits_));
+    view.key_scales = add_plane(layer.kv_heads, 2 * layer.head_dim * 2);
+    view.value_scales = add_plane(1, groups * 2 * slots_ * 2);
+    view.mask = add_plane(layer.kv_heads, layer.mask ? slots_ * 4 : 0);
 }
 
 /// Zeros for 2^shift_ pages.
@@ -102,7 +121,8 @@ void PageMemory::each_part(int64_t page, const Visit& visit) const {
         for (int64_t head = 0; head < layers_[index].kv_heads; ++head)
             for (const LayerView::Plane* plane :
                  {&view.keys, &view.values, &view.key_scales, &view.value_scales, &view.mask})
-                visit(*plane, head, find(*plane, page, head), static_cast<size_t>(plane->page_bytes));
+                if (head < plane->heads)
+                    visit(*plane, head, find(*plane, page, head), static_cast<size_t>(plane->page_bytes));
     }
 }
 
@@ -184,21 +204,43 @@ float* PageMemory::mask(int64_t layer, int64_t page, int64_t head) const {
 Store::Store(std::vector<LayerShape> layers, int64_t page_size, Kind kind)
     : Store(layers, page_size, kind, one_group(layers.size())) {}
 
-Store::Store(std::vector<LayerShape> layers, int64_t page_size, Kind kind, std::vector<GroupShape> groups,
+Store::Store(std::vector<LayerShape> layers, int64_t page_size, Kind kind, std::vector<GroupShape> groups, int64_t bits,
              std::shared_ptr<FileMemory> file)
-    : page_size_(page_size), slots_(whole_vectors(page_size)), kind_(kind), layers_(std::move(layers)),
-      group_of_(layers_.size(), -1), file_(std::move(file)) {
+    : page_size_(page_size), slots_(whole_vectors(page_size)), kind_(kind), bits_(bits), layers_(std::move(layers)),
+      exact_(layers_.size(), -1), coded_(layers_.size(), -1), file_(std::move(file)) {
     if (page_size < 1) throw std::invalid_argument("page_size=" + std::to_string(page_size) + " must be 1 or more");
-    for (GroupShape& shape : groups) {
-        if (shape.window < 0) throw std::invalid_argument("a group's window must not be negative");
-        for (const int64_t layer : shape.layers) {
-            if (layer < 0 || layer >= this->layers() || group_of_[layer] >= 0)
-                throw std::invalid_argument("each layer must be in one group");
-            group_of_[layer] = (int64_t)groups_.size();
-        }
-        groups_.push_back(std::make_unique<PageMemory>(std::move(shape), layers_, slots_, kind, file_));
+    for (GroupShape& shape : groups) add_group(std::move(shape));
+    if (std::count(exact_.begin(), exact_.end(), -1)) throw std::invalid_argument("a layer is in no exact group");
+    check_coded();
+}
+
+void Store::add_group(GroupShape shape) {
+    if (shape.window < 0) throw std::invalid_argument("a group's window must not be negative");
+    if (shape.layers.empty() && !layers_.empty()) throw std::invalid_argument("a group has no layers");
+    std::vector<int64_t>& group_of = shape.coded() ? coded_ : exact_;
+    for (const int64_t layer : shape.layers) {
+        if (layer < 0 || layer >= layers() || group_of[layer] >= 0)
+            throw std::invalid_argument("each layer must be in one group of a form");
+        group_of[layer] = groups();
     }
-    if (std::count(group_of_.begin(), group_of_.end(), -1)) throw std::invalid_argument("a layer is in no group");
+    if (shape.coded() && bits_ != 1 && bits_ != 2 && bits_ != 4 && bits_ != 8)
+        throw std::invalid_argument("bits=" + std::to_string(bits_) + " must be 1, 2, 4 or 8");
+    groups_.push_back(std::make_unique<PageMemory>(std::move(shape), layers_, slots_, kind_, bits_, file_));
+}
+
+/// Coded pages have whole vectors of slots, and are made of exact pages that are there until they are seen coded.
+void Store::check_coded() const {
+    for (int64_t group = 0; group < groups(); ++group) {
+        const GroupShape& shape = groups_[group]->shape();
+        if (!shape.coded()) continue;
+        if (page_size_ % 16 || shape.residual < 1 || kind_ == Kind::int8)
+            throw std::invalid_argument("coded pages need pages of 16 tokens or a multiple of it, a residual of 1 or "
+                                        "more, and exact pages in float32 or bfloat16");
+        const int64_t source = source_of(group), window = groups_[source]->shape().window;
+        for (const int64_t layer : shape.layers)
+            if (exact_[layer] != source) throw std::invalid_argument("a coded group is made of one exact group");
+        if (window && window < shape.residual) throw std::invalid_argument("pages go before they are seen coded");
+    }
 }
 
 }  // namespace loquent

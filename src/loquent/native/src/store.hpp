@@ -7,6 +7,20 @@
 //   values  [slots][head_dim rounded up to 16]
 //   mask    [slots]             float32; Doge's dynamic mask, where the layer has one
 // Kinds: float32, bfloat16, and int8 with a float32 scale per slot and head for keys and for values.
+//
+// Coded pages hold the same in 1, 2, 4 or 8 bits a number (KIVI, 2402.02750). A group of numbers has float16 numbers m
+// and s, and a number is m + s * its code: of 4 and 8 bits, codes reach from the smallest number of a group to its
+// largest; of 1 and 2, they are the centres of equal cells. Keys are grouped by channel, over the page; values by
+// token, `page_size` channels at a time of all heads' channels side by side, so that a group may span heads.
+//   keys          [head_dim][slots] codes
+//   values        [slots][head_dim] codes; where head_dim is no multiple of 16, of all heads side by side instead,
+//                 [slots][kv_heads * head_dim rounded up to 16]
+//   key scales    [m, s][head_dim] float16
+//   value scales  [groups][m, s][slots] float16, once for all heads
+//   mask          [slots] float32, as it was
+// 16 codes take 2 * bits bytes. Of 1 and 2 bits they follow each other in one word, the first one lowest. Of 4 bits
+// code i is the one number i / 2 of word i % 2, of two words of 32 bits. So a vector of them is one load of all lanes
+// alike, and one shift.
 #pragma once
 
 #include <cstdint>
@@ -26,11 +40,18 @@ struct LayerShape {
     bool mask;   // whether the layer has a dynamic mask
 };
 
+/// Bytes of so many codes, whole vectors of them.
+constexpr int64_t code_bytes(int64_t count, int64_t bits) { return count * bits / 8; }
+
+/// Whether the codes of a layer's values are stored for each head by itself.
+constexpr bool codes_values_by_head(int64_t head_dim) { return head_dim % 16 == 0; }
+
 /// Where one layer's planes lie: those of page p and head h are at
 /// `chunks[p >> shift] + offset + h * head_bytes + (p & (2^shift - 1)) * page_bytes`.
 struct LayerView {
     struct Plane {
         int64_t offset, head_bytes, page_bytes;
+        int64_t heads;   // how many there are; 1 where all share it
     };
     uint8_t* const* chunks;
     int64_t shift;
@@ -40,19 +61,29 @@ struct LayerView {
 /// Which layers' planes a group has, and what their queries see (the C++ side of `loquent.cache.PageGroup`).
 struct GroupShape {
     std::vector<int64_t> layers;
-    int64_t window = 0;   // how many tokens a query sees, itself included; 0: all
+    int64_t window = 0;       // how many tokens a query sees, itself included; 0: all
+    int64_t residual = -1;    // of coded pages: of the last tokens, at least so many are seen exactly; -1: exact pages
+
+    bool coded() const { return residual >= 0; }
 
     /// The first page that queries at `position` and behind may see.
     int64_t first(int64_t position, int64_t page_size) const {
         return window && position >= window ? (position + 1 - window) / page_size : 0;
+    }
+
+    /// How many pages there are, those before `first` counted, once `length` tokens have been read.
+    int64_t stop(int64_t length, int64_t page_size) const {
+        if (!coded()) return (length + page_size - 1) / page_size;
+        return length > residual ? (length - residual) / page_size : 0;
     }
 };
 
 /// The pages of one group.
 class PageMemory {
 public:
+    /// `kind` is of exact pages, `bits` of coded ones, of which a page has as many slots as a group of values channels.
     /// In `file`; null: in anonymous memory.
-    PageMemory(GroupShape shape, const std::vector<LayerShape>& layers, int64_t slots, Kind kind,
+    PageMemory(GroupShape shape, const std::vector<LayerShape>& layers, int64_t slots, Kind kind, int64_t bits,
                std::shared_ptr<FileMemory> file);
     PageMemory(const PageMemory&) = delete;
     PageMemory& operator=(const PageMemory&) = delete;
@@ -83,7 +114,8 @@ public:
     /// All planes of one of the group's layers; good until the next `resize`.
     LayerView view(int64_t layer) const;
 
-    // The planes of one page, layer and head; for int8 the scales (slots,) of keys and values.
+    // The planes of one page, layer and head; for int8 the scales (slots,) of keys and values, for coded pages float16
+    // numbers.
     uint8_t* keys(int64_t layer, int64_t page, int64_t head) const;
     uint8_t* values(int64_t layer, int64_t page, int64_t head) const;
     float* key_scales(int64_t layer, int64_t page, int64_t head) const;
@@ -92,6 +124,9 @@ public:
 
 private:
     void lay_out();
+    void lay_out_exact(const LayerShape& layer, LayerView& view);
+    void lay_out_coded(const LayerShape& layer, LayerView& view);
+    LayerView::Plane add_plane(int64_t heads, int64_t bytes);
     std::shared_ptr<uint8_t> new_chunk() const;
     void check_process() const { if (file_) file_->check_process(); }
     uint8_t* find(const LayerView::Plane& plane, int64_t page, int64_t head) const;
@@ -103,6 +138,7 @@ private:
     std::vector<LayerShape> layers_;   // of the whole model
     int64_t slots_, pages_ = 0;
     Kind kind_;
+    int64_t bits_;
     std::vector<LayerView> views_;     // of all layers, without their chunks; empty where a layer is another group's
     int64_t page_bytes_ = 0, shift_ = 0, chunk_bytes_ = 0;
     std::shared_ptr<FileMemory> file_;
@@ -113,10 +149,12 @@ private:
 
 class Store {
 public:
-    /// Throws std::invalid_argument for a page size below 1, another kind, or groups that do not have each layer once.
+    /// `bits` are those of coded pages, where there are groups of such.
+    /// Throws std::invalid_argument for a page size below 1, another kind, groups that do not have each layer exactly
+    /// once and coded at most once, or coded pages that cannot be (see `check_coded`).
     /// The pages are in `file`; null: in anonymous memory.
     Store(std::vector<LayerShape> layers, int64_t page_size, Kind kind, std::vector<GroupShape> groups,
-          std::shared_ptr<FileMemory> file = nullptr);
+          int64_t bits = 0, std::shared_ptr<FileMemory> file = nullptr);
     /// One group, of all layers.
     Store(std::vector<LayerShape> layers, int64_t page_size, Kind kind);
     Store(const Store&) = delete;
@@ -130,18 +168,27 @@ public:
     int64_t groups() const { return (int64_t)groups_.size(); }
     PageMemory& group(int64_t index) { return *groups_[index]; }
     const PageMemory& group(int64_t index) const { return *groups_[index]; }
-    /// Which group a layer's keys and values are in.
-    int64_t group_of(int64_t layer) const { return group_of_[layer]; }
+    int64_t bits() const { return bits_; }
+    /// Which group a layer's exact keys and values are in.
+    int64_t exact_group(int64_t layer) const { return exact_[layer]; }
+    /// Which group its coded ones are in; -1: it has none.
+    int64_t coded_group(int64_t layer) const { return coded_[layer]; }
+    /// The group whose pages a coded group's are made of.
+    int64_t source_of(int64_t group) const { return exact_[groups_[group]->shape().layers[0]]; }
     bool in_file() const { return file_ != nullptr; }
     /// Throws std::logic_error where the pages are in a file that another process opened.
     void check_process() const { if (file_) file_->check_process(); }
 
 private:
+    void add_group(GroupShape shape);
+    void check_coded() const;
+
     int64_t page_size_, slots_;
     Kind kind_;
+    int64_t bits_;
     std::vector<LayerShape> layers_;
     std::vector<std::unique_ptr<PageMemory>> groups_;
-    std::vector<int64_t> group_of_;
+    std::vector<int64_t> exact_, coded_;   // each layer's groups
     std::shared_ptr<FileMemory> file_;
 };
 

@@ -8,6 +8,10 @@ namespace loquent::LOQUENT_ISA {
 /// Norm and turn some tokens' queries and keys in place, and store their keys, values and mask values.
 void write_tokens(const WriteTask& task);
 
+/// Code a page's keys, and copy its mask values, of one key-value head; all values of `kCodeTokens` of its slots.
+void code_keys(const CodeTask& task, int64_t head);
+void code_values(const CodeTask& task, int64_t first_slot);
+
 /// What some queries of one key-value head read over some chunks.
 void read_rows(const ReadTask& task);
 

@@ -1,13 +1,10 @@
 // Query rows over stored keys and values: which blocks and slots each row sees, and the order of sums.
 #include "kernels/attention_kernels.hpp"
-#include "kernels/attention_tiles.hpp"
+#include "kernels/attention_rows.hpp"
 
 namespace loquent::LOQUENT_ISA {
 
 namespace {
-
-int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
 /// A row's result over the chunks so far: highest score, sum of weights, and from kSlots on what was read.
 void join(float* total, const float* next, int64_t dims) {
@@ -28,54 +25,33 @@ template <class Element>
 class Reader {
 public:
     explicit Reader(const ReadTask& task)
-        : task_(task), part_(*task.part), dims_(task.part->head_dim), width_(whole_vectors(dims_)),
-          group_(task.part->heads / task.part->kv_heads) {
-        queries_ = task.scratch;
-        results_ = queries_ + task.count * width_;
-        totals_ = results_ + task.count * partial_floats(dims_);
-        gathered_ = totals_ + task.count * partial_floats(dims_);
-        widened_ = gathered_ + kBlock * (dims_ + width_ + 3);
-    }
+        : task_(task), rows_(task), dims_(rows_.dims), width_(rows_.width), gathered_(rows_.scratch),
+          widened_(gathered_ + block_floats(dims_)) {}
 
     void run() {
-        for (int64_t row = 0; row < task_.count; ++row) {
-            const int64_t position = task_.start + token(row);
-            low_[row] = first_seen(part_.window, position), high_[row] = position + 1;
-            const float* query = task_.qkv + token(row) * task_.qkv_stride + head(row);
-            for (int64_t d = 0; d < dims_; d += kSlots) fetch(query + d);
-        }
-        for (int64_t row = 0; row < task_.count; row += kTileRows) pack(row, rows_from(row));
         for (int64_t chunk = task_.first_chunk; chunk < task_.last_chunk; ++chunk) visit_chunk(chunk);
         if (task_.partials) return;
         for (int64_t row = 0; row < task_.count; ++row) {
-            float* read = task_.read + token(row) * task_.read_stride + head(row);
-            finish(totals_ + row * partial_floats(dims_), dims_, read);
+            float* read = task_.read + rows_.token(row) * task_.read_stride + rows_.head(row);
+            finish(rows_.totals + row * partial_floats(dims_), dims_, read);
         }
     }
 
 private:
-    int64_t token(int64_t row) const { return (task_.first + row) / group_; }
-
-    /// Where the row's query head begins among a token's.
-    int64_t head(int64_t row) const { return (task_.kv_head * group_ + (task_.first + row) % group_) * dims_; }
-
-    int rows_from(int64_t row) const { return static_cast<int>(smaller(kTileRows, task_.count - row)); }
-
-    /// Lay out a tile's queries as (head_dim, rows), scaled.
-    void pack(int64_t row, int rows) {
-        for (int r = 0; r < rows; ++r) {
-            const float* query = task_.qkv + token(row + r) * task_.qkv_stride + head(row + r);
-            float* to = queries_ + row * width_ + r;
-            for (int64_t d = 0; d < dims_; ++d) to[d * rows] = query[d] * part_.scale;
-        }
-    }
-
     void visit_chunk(int64_t chunk) {
         const int64_t begin = chunk * kChunk, end = begin + kChunk;
         for (int64_t row = 0; row < task_.count; ++row)
-            running_[row].start(results_ + row * partial_floats(dims_) + kSlots, width_);
-        // Rows are in the order of their positions.
-        const int64_t low = larger(low_[0], begin), high = smaller(high_[task_.count - 1], end);
+            rows_.running[row].start(rows_.results + row * partial_floats(dims_) + kSlots, width_);
+        // A row sees what is coded before what is not, so that this is the order of its positions.
+        if (task_.bits) read_coded(rows_, begin, end);
+        visit_exact(chunk, larger(rows_.exact[0], begin), smaller(rows_.high[task_.count - 1], end));
+        for (int64_t row = 0; row < task_.count; ++row)
+            if (rows_.low[row] < end && rows_.high[row] > begin) keep(row, rows_.low[row] >= begin);
+    }
+
+    /// The positions [low, high) of a chunk, of which each row takes those that it sees exactly.
+    void visit_exact(int64_t chunk, int64_t low, int64_t high) {
+        if (low >= high) return;
         int64_t base = low / kBlock * kBlock;
         Block<Element> block, next = find(base, low, smaller(high, base + kBlock));
         for (; base < high; base += kBlock) {
@@ -90,15 +66,13 @@ private:
             visit_block(block, base, next);
             if (after < high && gathers()) next = find(after, after, smaller(high, after + kBlock));
         }
-        for (int64_t row = 0; row < task_.count; ++row)
-            if (low_[row] < end && high_[row] > begin) keep(row, low_[row] >= begin);
     }
 
     /// Put a row's result over the chunk where it belongs: the first of its results, or one more.
     void keep(int64_t row, bool first) {
-        float* result = results_ + row * partial_floats(dims_);
-        result[0] = running_[row].highest, result[1] = sum(running_[row].sum);
-        float* total = totals_ + row * partial_floats(dims_);
+        float* result = rows_.results + row * partial_floats(dims_);
+        result[0] = rows_.running[row].highest, result[1] = sum(rows_.running[row].sum);
+        float* total = rows_.totals + row * partial_floats(dims_);
         float* to = task_.partials ? task_.partials + row * task_.partial_stride : total;
         if (task_.partials || first)
             std::memcpy(to, result, partial_floats(dims_) * sizeof(float));
@@ -120,7 +94,7 @@ private:
     template <class Number>
     void visit_tiles(const Block<Number>& block, int64_t base) {
         for (int64_t row = 0; row < task_.count; row += kTileRows)
-            visit_tile(block, base, row, rows_from(row), static_cast<const Block<Number>*>(nullptr));
+            visit_tile(block, base, row, rows_.rows_from(row), static_cast<const Block<Number>*>(nullptr));
     }
 
     // --- blocks ------------------------------------------------------------------------------------------------------
@@ -148,19 +122,13 @@ private:
             const bool usual = task_.page_size == kSlots;
             const int64_t page = pages[usual ? position / kSlots : position / task_.page_size];
             const int64_t slot = usual ? 0 : position % task_.page_size;
-            block.keys[g] = (const Element*)plane(task_.view.keys, kv_head, page) + slot;
-            block.values[g] = (const Element*)plane(task_.view.values, kv_head, page) + slot * width_;
-            block.key_scales[g] = (const float*)plane(task_.view.key_scales, kv_head, page) + slot;
-            block.value_scales[g] = (const float*)plane(task_.view.value_scales, kv_head, page) + slot;
-            block.mask[g] = (const float*)plane(task_.view.mask, kv_head, page) + slot;
+            block.keys[g] = (const Element*)plane_at(task_.view, task_.view.keys, kv_head, page) + slot;
+            block.values[g] = (const Element*)plane_at(task_.view, task_.view.values, kv_head, page) + slot * width_;
+            block.key_scales[g] = (const float*)plane_at(task_.view, task_.view.key_scales, kv_head, page) + slot;
+            block.value_scales[g] = (const float*)plane_at(task_.view, task_.view.value_scales, kv_head, page) + slot;
+            block.mask[g] = (const float*)plane_at(task_.view, task_.view.mask, kv_head, page) + slot;
         }
         return block;
-    }
-
-    const uint8_t* plane(const LayerView::Plane& which, int64_t kv_head, int64_t page) const {
-        const int64_t inside = page & ((int64_t{1} << task_.view.shift) - 1);
-        return task_.view.chunks[page >> task_.view.shift] + which.offset + kv_head * which.head_bytes +
-               inside * which.page_bytes;
     }
 
     /// The same where a page's slots are not whole vectors: copied side by side.
@@ -172,7 +140,7 @@ private:
         for (int64_t position = low; position < high; ++position) {
             const int64_t page = task_.pages[position / task_.page_size], slot = position % task_.page_size;
             const int64_t to = position - base;
-            const auto at = [&](const LayerView::Plane& which) { return plane(which, task_.kv_head, page); };
+            const auto at = [&](const LayerView::Plane& which) { return plane_at(view, which, task_.kv_head, page); };
             const Element* key = (const Element*)at(view.keys) + slot;
             for (int64_t d = 0; d < dims_; ++d) keys[d * kBlock + to] = key[d * task_.slots];
             const Element* value = (const Element*)at(view.values) + slot * width_;
@@ -224,43 +192,25 @@ private:
     /// All of a block for the `Rows` rows from `row` on.
     template <int Rows, class Number>
     void visit(const Block<Number>& block, int64_t base, int64_t row, const Block<Number>* next) {
+        const Ranges<Rows> seen(base, rows_.exact + row, rows_.high + row);
+        if (seen.empty()) return;
         alignas(64) float scores[Rows * kBlock];
-        int low[Rows], high[Rows];
-        for (int r = 0; r < Rows; ++r) {
-            low[r] = static_cast<int>(smaller(kBlock, larger(0, low_[row + r] - base)));
-            high[r] = static_cast<int>(larger(low[r], smaller(kBlock, high_[row + r] - base)));
-        }
-        // Positions do not fall from row to row: the first row's range begins first, the last row's ends last.
-        if (low[0] >= high[Rows - 1]) return;
-        const int first = low[0] / kSlots, last = (high[Rows - 1] + kSlots - 1) / kSlots;
-        score<Rows>(queries_ + row * width_, block, first, last, dims_, scores, next);
-        for (int r = 0; r < Rows; ++r) {
-            if (low[r] == high[r]) continue;
-            const Kept* kept = task_.kept ? task_.kept + token(row + r) : nullptr;
-            constexpr bool scaled = sizeof(Element) == 1;
-            soften<scaled>(scores + r * kBlock, block, low[r], high[r], base, part_.keep > 0, kept, running_[row + r]);
-        }
-        // What not all rows see is added row by row, so that nothing a row does not see can touch it.
-        const int begin = low[Rows - 1], end = static_cast<int>(larger(begin, high[0]));
-        for (int r = 0; Rows > 1 && r < Rows; ++r) add_one(scores, block, r, low[r], smaller(begin, high[r]), row);
-        if (begin < end)
-            add_values<Rows>(scores, block, begin, end, running_[row].read, partial_floats(dims_), width_, next);
-        for (int r = 0; Rows > 1 && r < Rows; ++r) add_one(scores, block, r, larger(end, low[r]), high[r], row);
-    }
-
-    template <class Number>
-    void add_one(const float* scores, const Block<Number>& block, int r, int64_t low, int64_t high, int64_t row) {
-        if (low >= high) return;
-        add_values<1>(scores + r * kBlock, block, static_cast<int>(low), static_cast<int>(high), running_[row + r].read,
-                      partial_floats(dims_), width_, static_cast<const Block<Number>*>(nullptr));
+        const float* queries = rows_.queries + row * width_;
+        score<Rows>(queries, block, seen.first_group(), seen.last_group(), dims_, scores, next);
+        const auto form = [&](int) {
+            if constexpr (sizeof(Element) == 1)
+                return SlotScales{block.key_scales, block.value_scales};
+            else
+                return Unscaled{};
+        };
+        rows_.template weigh<Rows>(scores, form, block.mask, seen, base, row);
+        rows_.template add<Rows>(scores, block, seen, row, 0, width_, next);
     }
 
     const ReadTask& task_;
-    const AttentionPart& part_;
-    const int64_t dims_, width_, group_;
-    float *queries_, *results_, *totals_, *gathered_, *widened_;
-    int64_t low_[kShareRows], high_[kShareRows];   // the positions that each row sees
-    Running running_[kShareRows];
+    QueryRows rows_;
+    const int64_t dims_, width_;
+    float *gathered_, *widened_;
 };
 
 }  // namespace

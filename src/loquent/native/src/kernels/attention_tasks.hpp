@@ -28,6 +28,26 @@ struct WriteTask {
     float* scratch;            // (head_dim,)
 };
 
+/// A page that has its exact keys and values, and is to have the coded ones.
+struct CodeTask {
+    const AttentionPart* part;
+    LayerView exact, coded;
+    Kind kind;                 // of the exact pages
+    int64_t bits;
+    int64_t slots;             // of a page; as many channels are a group of values
+    int64_t from, to;          // the pages' numbers
+    float* scratch;            // `code_scratch` floats, 64-byte aligned
+};
+
+/// Floats that a CodeTask needs to work in.
+constexpr int64_t code_scratch(const AttentionPart& part, int64_t slots) {
+    const int64_t width = whole_vectors(part.kv_heads * part.head_dim);
+    return width > slots ? width : slots;
+}
+
+/// Tokens whose values are coded together.
+constexpr int64_t kCodeTokens = 16;
+
 /// Which keys Doge's dynamic mask lets a query see: those whose rounded value is above `threshold`, and of those equal
 /// to it the ones at `oldest` and later.
 struct Kept {
@@ -43,6 +63,11 @@ struct ReadTask {
     Kind kind;
     int64_t page_size, slots;
     const int64_t* pages;
+    // The same where pages are seen coded: queries see those before `first_exact` so.
+    int64_t bits;                        // 0: there are no coded pages
+    int64_t residual;
+    LayerView coded;
+    const int64_t* coded_pages;
     int64_t start;                       // the position of the segment's first token
     int64_t kv_head;
     int64_t first, count;                // rows, `count` <= kShareRows
@@ -65,15 +90,30 @@ struct ReadTask {
 /// Floats of a row's result over one chunk: its highest score, the sum of its weights, what it read.
 constexpr int64_t partial_floats(int64_t head_dim) { return 16 + whole_vectors(head_dim); }
 
+/// Floats for one block's keys, values and three numbers for each slot.
+constexpr int64_t block_floats(int64_t head_dim) { return kBlock * (head_dim + whole_vectors(head_dim) + 3); }
+
+/// Floats that a head's rows need for coded pages: of a block's pages m and s of keys, and queries with s in them; of
+/// its groups of values m and s.
+constexpr int64_t coded_floats(int64_t head_dim) {
+    const int64_t pages = kBlock / 16, rows = 4, groups = head_dim / 16 + 2;
+    return whole_vectors(head_dim) * (pages * (2 + rows) + rows) + groups * 2 * kBlock;
+}
+
 /// Floats that a ReadTask of `rows` needs to work in.
 constexpr int64_t read_scratch(int64_t head_dim, int64_t rows) {
     const int64_t own = rows * (whole_vectors(head_dim) + 2 * partial_floats(head_dim));
-    return own + 2 * kBlock * (head_dim + whole_vectors(head_dim) + 3);
+    return own + 2 * block_floats(head_dim) + coded_floats(head_dim);
 }
 
 /// The positions that the query at `position` sees: from `low` up to itself.
 constexpr int64_t first_seen(int64_t window, int64_t position) {
     return window && position >= window ? position - window + 1 : 0;
+}
+
+/// The first position that the query at `position` sees exactly, where pages before it are seen coded.
+constexpr int64_t first_exact(int64_t residual, int64_t page_size, int64_t position) {
+    return position + 1 > residual ? (position + 1 - residual) / page_size * page_size : 0;
 }
 
 /// A float as Doge's dynamic mask compares it: without its last 8 bits, rounded. Values are never negative.

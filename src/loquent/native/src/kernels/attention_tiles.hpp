@@ -5,6 +5,7 @@
 #pragma once
 
 #include "kernels/attention_tasks.hpp"
+#include "kernels/codes.hpp"
 #include "simd.hpp"
 
 namespace loquent::LOQUENT_ISA {
@@ -38,13 +39,30 @@ inline Vec widen(const int8_t* from) {
 #endif
 }
 
+/// How many numbers an element of a plane is.
+template <class Element>
+constexpr int64_t kNumbers = 1;
+template <int Bits>
+constexpr int64_t kNumbers<Unit<Bits>> = 16;
+
+/// Vector `index` of a row of numbers that begins with a whole element.
+template <class Element>
+inline Vec vector_at(const Element* row, int index) {
+    return widen(row + index * kLanes);
+}
+
+template <int Bits>
+inline Vec vector_at(const Unit<Bits>* row, int index) {
+    return decode(row[index / kVectors], index % kVectors);
+}
+
 /// Where the keys and values of a block's groups of 16 positions are. Of groups that nobody sees the pointers are
-/// those of one that somebody does.
+/// those of one that somebody does. Strides are in elements.
 template <class Element>
 struct Block {
     const Element* keys[kGroups];       // [head_dim][key_stride]
     const Element* values[kGroups];     // [16][value_stride]
-    const float* key_scales[kGroups];   // of int8 stores only
+    const float* key_scales[kGroups];   // of int8 only
     const float* value_scales[kGroups];
     const float* mask[kGroups];         // dynamic mask only
     int64_t key_stride, value_stride;
@@ -79,7 +97,7 @@ inline void score_groups(const float* queries, const Element* const* groups, int
         for (int g = 0; g < Groups; ++g)
 #pragma GCC unroll 16
             for (int v = 0; v < kVectors; ++v) {
-                const Vec key = widen(keys[g] + d * stride + v * kLanes);
+                const Vec key = vector_at(keys[g] + d * stride, v);
 #pragma GCC unroll 16
                 for (int r = 0; r < Rows; ++r)
                     sums[r][g * kVectors + v] = fma(query[r], key, sums[r][g * kVectors + v]);
@@ -118,7 +136,7 @@ inline void add_vectors(const float* weights, const Block<Element>& block, int64
         for (int v = 0; v < Vectors; ++v) kept[r][v] = load(sums + r * stride + v * kLanes);
     for (int g = low / kSlots; g * kSlots < high; ++g) {
         const int begin = g * kSlots < low ? low : g * kSlots, end = (g + 1) * kSlots < high ? (g + 1) * kSlots : high;
-        const int64_t offset = (begin - g * kSlots) * block.value_stride + column;
+        const int64_t offset = (begin - g * kSlots) * block.value_stride + column / kNumbers<Element>;
         const Element *values = block.values[g] + offset, *ahead = next ? next->values[g] + offset : nullptr;
         for (int slot = begin; slot < end; ++slot, values += block.value_stride) {
             if (ahead) {
@@ -128,7 +146,7 @@ inline void add_vectors(const float* weights, const Block<Element>& block, int64
             }
             Vec value[Vectors];
 #pragma GCC unroll 16
-            for (int v = 0; v < Vectors; ++v) value[v] = widen(values + v * kLanes);
+            for (int v = 0; v < Vectors; ++v) value[v] = vector_at(values, v);
 #pragma GCC unroll 16
             for (int r = 0; r < Rows; ++r) {
                 const Vec weight = splat(weights[r * kBlock + slot]);
@@ -143,19 +161,20 @@ inline void add_vectors(const float* weights, const Block<Element>& block, int64
         for (int v = 0; v < Vectors; ++v) store(sums + r * stride + v * kLanes, kept[r][v]);
 }
 
-/// The same for a whole head.
+/// The same for dimensions [column, end), whole elements of them.
 template <int Rows, class Element>
 inline void add_values(const float* weights, const Block<Element>& block, int low, int high, float* sums,
-                       int64_t stride, int64_t dims, const Block<Element>* next) {
-    constexpr int most = fitting(Rows);
-    int64_t column = 0;
-    for (; column + most * kLanes <= dims; column += most * kLanes)
+                       int64_t stride, int64_t column, int64_t end, const Block<Element>* next) {
+    constexpr int most = fitting(Rows), least = kNumbers<Element> > kLanes ? kVectors : 1;
+    static_assert(most >= least, "a tile has whole elements");
+    for (; column + most * kLanes <= end; column += most * kLanes)
         add_vectors<Rows, most>(weights, block, column, low, high, sums + column, stride, next);
-    if constexpr (most > 2)
-        for (; column + 2 * kLanes <= dims; column += 2 * kLanes)
+    if constexpr (most > 2 && least <= 2)
+        for (; column + 2 * kLanes <= end; column += 2 * kLanes)
             add_vectors<Rows, 2>(weights, block, column, low, high, sums + column, stride, next);
-    for (; column < dims; column += kLanes)
-        add_vectors<Rows, 1>(weights, block, column, low, high, sums + column, stride, next);
+    if constexpr (least == 1)
+        for (; column < end; column += kLanes)
+            add_vectors<Rows, 1>(weights, block, column, low, high, sums + column, stride, next);
 }
 
 constexpr float kLowest = -1e30f;   // below all scores, and still finite: differences to it are numbers
@@ -179,11 +198,6 @@ struct Running {
     }
 };
 
-inline Ints lane_numbers() {
-    alignas(64) static const int32_t numbers[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-    return load(numbers);
-}
-
 /// Which of the dynamic mask's values a query keeps: all bits of their lanes.
 inline Ints kept_lanes(const Kept& kept, Vec values, Ints slots, int64_t base) {
     const Ints rounded = ((Ints)values + kRoundingHalf) & kRoundingMask;
@@ -192,10 +206,25 @@ inline Ints kept_lanes(const Kept& kept, Vec values, Ints slots, int64_t base) {
     return (rounded > kept.threshold) | ((rounded == kept.threshold) & (slots >= oldest));
 }
 
-/// Turn one row's scores of slots [low, high) of the block at position `base` into weights, in place;
-/// `Scaled` where the store is int8.
-template <bool Scaled, class Element>
-inline void soften(float* scores, const Block<Element>& block, int low, int high, int64_t base, bool masked,
+/// What a form of keys and values does to scores and weights of the vector at `lane` of a group: nothing.
+struct Unscaled {
+    Vec score(Vec x, int, int) const { return x; }
+    Vec weight(Vec x, int, int) const { return x; }
+};
+
+/// int8: each slot's scales.
+struct SlotScales {
+    const float* const* keys;
+    const float* const* values;
+
+    Vec score(Vec x, int group, int lane) const { return x * load(keys[group] + lane); }
+    Vec weight(Vec x, int group, int lane) const { return x * load(values[group] + lane); }
+};
+
+/// Turn one row's scores of slots [low, high) of the block at position `base` into weights, in place; `mask` are the
+/// groups' values of the dynamic mask, or null.
+template <class Form>
+inline void soften(float* scores, const Form& form, const float* const* mask, int low, int high, int64_t base,
                    const Kept* kept, Running& running) {
     const int first = low / kLanes, last = (high + kLanes - 1) / kLanes;
     const Vec hidden = splat(-INFINITY);
@@ -205,9 +234,9 @@ inline void soften(float* scores, const Block<Element>& block, int low, int high
         const Ints slots = lane_numbers() + i * kLanes;
         Ints seen = (slots >= low) & (slots < high);
         x[i] = load(scores + i * kLanes);
-        if constexpr (Scaled) x[i] = x[i] * load(block.key_scales[group] + lane);
-        if (masked) {
-            const Vec values = load(block.mask[group] + lane);
+        x[i] = form.score(x[i], group, lane);
+        if (mask) {
+            const Vec values = load(mask[group] + lane);
             x[i] = x[i] + values;
             if (kept) seen &= kept_lanes(*kept, values, slots, base);
         }
@@ -217,11 +246,9 @@ inline void soften(float* scores, const Block<Element>& block, int low, int high
     const float best = highest(top);
     if (best > running.highest) running.raise(best);
     for (int i = first; i < last; ++i) {
-        Vec weight = exp(x[i] - running.highest);
+        const Vec weight = exp(x[i] - running.highest);
         running.sum = running.sum + weight;
-        if constexpr (Scaled)
-            weight = weight * load(block.value_scales[i / kVectors] + i % kVectors * kLanes);
-        store(scores + i * kLanes, weight);
+        store(scores + i * kLanes, form.weight(weight, i / kVectors, i % kVectors * kLanes));
     }
 }
 

@@ -34,20 +34,7 @@ struct Float32Dot {
 /// float16 weights become float32, which is exact, and are multiplied with float32 inputs.
 struct Float16Dot : Float32Dot {
     static constexpr int kBytes = 2;
-    static Weights weights(const uint8_t* from) {
-#if defined(__AVX512F__)
-        return (Vec)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)from));
-#elif defined(__AVX2__)
-        return (Vec)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)from));
-#elif defined(__ARM_NEON)
-        return (Vec)vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16((const uint16_t*)from)));
-#else
-        using Halves = uint16_t __attribute__((vector_size(kLanes * 2)));
-        const Ints half = __builtin_convertvector(read_as<Halves>(from), Ints);
-        const Ints magnitude = (half & 0x7fff) << 13, infinite = (magnitude >= 0x0f800000) & 0x7f800000;
-        return (Vec)((Ints)((Vec)magnitude * 0x1p112f) | infinite | (half & 0x8000) << 16);
-#endif
-    }
+    static Weights weights(const uint8_t* from) { return load_f16((const uint16_t*)from); }
 };
 
 /// Pairs of inputs. With instructions for bfloat16 the processor decides how a pair is added up (both products are

@@ -26,6 +26,8 @@ const Kernels& table() {
         k.prepare_row = prepare_row;
         k.multiply_share = multiply_share;
         k.write_tokens = write_tokens;
+        k.code_keys = code_keys;
+        k.code_values = code_values;
         k.read_rows = read_rows;
         k.join_chunks = join_chunks;
         k.dot = dot;

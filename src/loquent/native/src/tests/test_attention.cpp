@@ -12,6 +12,26 @@ namespace {
 
 constexpr Kind kKinds[] = {Kind::float32, Kind::bfloat16, Kind::int8};
 
+/// Layers with coded pages: groups of values that are a head's, several to a head, and across heads; blocks that are
+/// pages, several to a page, and across pages.
+std::vector<Layer> coded_layers() {
+    std::vector<Layer> all;
+    for (int64_t bits : {1, 2, 4, 8}) {
+        all.push_back(Layer(2, 2, 64).turned(32).stored(Kind::float32, 64).coded(bits, 1));
+        all.push_back(Layer(2, 2, 128).stored(Kind::bfloat16, 64).coded(bits, 20));
+        all.push_back(Layer(4, 2, 80).stored(Kind::float32, 32).coded(bits, 17));
+        all.push_back(Layer(3, 1, 8).turned(4).stored(Kind::float32, 16).coded(bits, 5));
+        all.push_back(Layer(8, 4, 8).stored(Kind::bfloat16, 16).coded(bits, 33));
+        all.push_back(Layer(6, 3, 20).normed().turned(5).stored(Kind::float32, 48).coded(bits, 1));
+        all.push_back(Layer(12, 2, 16).stored(Kind::float32, 128).coded(bits, 10));
+        all.push_back(Layer(2, 2, 32).windowed(90).stored(Kind::float32, 16).coded(bits, 40));
+        all.push_back(Layer(5, 1, 20).windowed(50).stored(Kind::bfloat16, 32).coded(bits, 3));
+        all.push_back(Layer(4, 2, 32).normed().turned(16).masked(40, false).stored(Kind::float32, 16).coded(bits, 24));
+        all.push_back(Layer(4, 2, 10).masked(9, true).windowed(80).stored(Kind::bfloat16, 32).coded(bits, 4));
+    }
+    return all;
+}
+
 /// Layers of all the sorts that there are, in odd sizes.
 std::vector<Layer> layers() {
     std::vector<Layer> all;
@@ -28,6 +48,7 @@ std::vector<Layer> layers() {
         all.push_back(Layer(2, 2, 17).windowed(1).stored(kind, 16));
         all.push_back(Layer(9, 1, 80).windowed(600).stored(kind, 16));
     }
+    for (Layer& layer : coded_layers()) all.push_back(std::move(layer));
     return all;
 }
 
@@ -72,6 +93,7 @@ std::vector<float> plainly(const Layer& layer, size_t index, const std::vector<i
 void check_cuts(const Layer& layer, const std::vector<int64_t>& lengths,
                 const std::vector<std::vector<float>>& expected, int threads, unsigned seed) {
     World world(layer, threads, seed);
+    world.forgets = true;
     world.add(lengths);
     std::mt19937 generator(seed);
     for (bool more = true; more;) {

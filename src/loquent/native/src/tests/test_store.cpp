@@ -108,7 +108,7 @@ std::vector<std::shared_ptr<FileMemory>> places() {
 
 void content_stays_and_new_pages_are_zeros(Kind kind) {
     for (const auto& file : places()) {
-        Store store({{2, 24, true}, {1, 300, false}}, 16, kind, {group({0, 1})}, file);
+        Store store({{2, 24, true}, {1, 300, false}}, 16, kind, {group({0, 1})}, 0, file);
         CHECK(store.in_file() == (file != nullptr));
         store.group(0).resize(3);
         for (int64_t page = 0; page < 3; ++page) CHECK(empty(store, 2, page)), fill(store, 2, page, (int)page);
@@ -130,7 +130,7 @@ void content_stays_and_new_pages_are_zeros(Kind kind) {
 
 void marked_chunks_are_read_ahead() {
     for (const auto& file : places()) {
-        Store store({{2, 24, true}, {3, 300, false}, {1, 8, true}}, 16, Kind::int8, {group({0, 1, 2})}, file);
+        Store store({{2, 24, true}, {3, 300, false}, {1, 8, true}}, 16, Kind::int8, {group({0, 1, 2})}, 0, file);
         const PageMemory& memory = store.group(0);
         store.group(0).resize(200);
         for (int64_t page = 0; page < 200; ++page) fill(store, 3, page, (int)page);
@@ -174,7 +174,7 @@ void views_lead_to_the_same_planes() {
 
 void groups_are_apart() {
     Store store({{2, 24, true}, {1, 40, false}, {3, 8, false}}, 5, Kind::bfloat16, {group({0, 2}), group({1}, 7)});
-    CHECK(store.groups() == 2 && store.group_of(0) == 0 && store.group_of(1) == 1 && store.group_of(2) == 0);
+    CHECK(store.groups() == 2 && store.exact_group(0) == 0 && store.exact_group(1) == 1);
     const auto bytes = [](std::vector<LayerShape> layers) {
         return Store(std::move(layers), 5, Kind::bfloat16).group(0).bytes_per_page();
     };
