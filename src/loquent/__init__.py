@@ -12,6 +12,18 @@ from typing import TYPE_CHECKING, Any
 from loquent.version import __version__
 
 if TYPE_CHECKING:
+    from loquent.cache.faces import (
+        Cache,
+        DynamicCache,
+        EncoderDecoderCache,
+        HQQQuantizedCache,
+        OffloadedCache,
+        OffloadedStaticCache,
+        QuantizedCache,
+        QuantoQuantizedCache,
+        SlidingWindowCache,
+        StaticCache,
+    )
     from loquent.config import GenerationConfig, PretrainedConfig
     from loquent.config.caches import QuantizedCacheConfig
     from loquent.config.watermarking import SynthIDTextWatermarkingConfig, WatermarkingConfig
@@ -79,7 +91,6 @@ if TYPE_CHECKING:
         WhisperTokenizer,
         WhisperTokenizerFast,
     )
-    from loquent.torch.cache import DynamicCache
     from loquent.torch.classes import (
         AutoModel,
         AutoModelForCausalLM,
@@ -107,6 +118,7 @@ __all__ = [
     "AutoTokenizer",
     "BaseStreamer",
     "BatchEncoding",
+    "Cache",
     "CapacityError",
     "CheckpointError",
     "CodeLlamaTokenizer",
@@ -119,6 +131,7 @@ __all__ = [
     "DogeForCausalLM",
     "DogeModel",
     "DynamicCache",
+    "EncoderDecoderCache",
     "EosTokenCriteria",
     "GPT2Config",
     "GPT2LMHeadModel",
@@ -139,6 +152,7 @@ __all__ = [
     "GenerationConfig",
     "GenerationEngine",
     "GenerationHandle",
+    "HQQQuantizedCache",
     "HubError",
     "LlamaConfig",
     "LlamaForCausalLM",
@@ -152,6 +166,8 @@ __all__ = [
     "MaxTimeCriteria",
     "MissingExtraError",
     "NativeError",
+    "OffloadedCache",
+    "OffloadedStaticCache",
     "OpenAIGPTTokenizer",
     "OpenAIGPTTokenizerFast",
     "PhrasalConstraint",
@@ -160,8 +176,12 @@ __all__ = [
     "PreTrainedTokenizerBase",
     "PreTrainedTokenizerFast",
     "PretrainedConfig",
+    "QuantizedCache",
     "QuantizedCacheConfig",
+    "QuantoQuantizedCache",
     "RequestCancelledError",
+    "SlidingWindowCache",
+    "StaticCache",
     "StopStringCriteria",
     "StoppingCriteria",
     "StoppingCriteriaList",
@@ -191,6 +211,10 @@ __all__ = [
 
 # Where each public name lives: the same as the imports above, which type checkers and editors read.
 _NAMES_OF_MODULE = {
+    "cache.faces": (
+        "Cache DynamicCache EncoderDecoderCache HQQQuantizedCache OffloadedCache OffloadedStaticCache QuantizedCache "
+        "QuantoQuantizedCache SlidingWindowCache StaticCache"
+    ),
     "config": "GenerationConfig PretrainedConfig",
     "config.caches": "QuantizedCacheConfig",
     "config.watermarking": "SynthIDTextWatermarkingConfig WatermarkingConfig",
@@ -223,7 +247,6 @@ _NAMES_OF_MODULE = {
         "PreTrainedTokenizerFast T5Tokenizer T5TokenizerFast TokenizersBackend WhisperTokenizer "
         "WhisperTokenizerFast"
     ),
-    "torch.cache": "DynamicCache",
     "torch.classes": (
         "AutoModel AutoModelForCausalLM DogeForCausalLM DogeModel GPT2LMHeadModel GPT2Model GPTBigCodeForCausalLM "
         "GPTBigCodeModel GPTNeoForCausalLM GPTNeoModel GPTNeoXForCausalLM GPTNeoXModel LlamaForCausalLM LlamaModel"

@@ -152,7 +152,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "embeddings": ({"inputs_embeds": torch.ones(1, 2, 16)}, "inputs_embeds is not taken"),
     "positions": ({"inputs": [ROW], "position_ids": torch.arange(3)[None]}, "position_ids is not taken"),
-    "a cache": ({"inputs": [ROW], "past_key_values": object()}, "past_key_values is not taken"),
+    "a cache": ({"inputs": [ROW], "past_key_values": object()}, "past_key_values is a object, not a cache"),
     "pixels": ({"inputs": {"input_ids": [ROW], "pixel_values": 1}}, "pixel_values"),
 }
 

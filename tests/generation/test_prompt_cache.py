@@ -187,6 +187,53 @@ def test_another_process_takes_it(tmp_path: Path, folders: dict[str, Path]) -> N
     assert done.stdout == f"{expected} {41 - WHOLE + 5}\n", done.stderr
 
 
+# --- stores of other kinds -------------------------------------------------------------------------------------------
+
+QUANTIZED = {
+    "cache_implementation": "quantized",
+    "cache_config": {"nbits": 2, "q_group_size": PAGE, "residual_length": 5},
+}
+OFFLOADED = {"cache_implementation": "offloaded"}
+
+
+def hooked(folder: Path) -> Any:
+    """A model that PyTorch runs."""
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    model.register_forward_hook(lambda *_: None)
+    return model
+
+
+@pytest.mark.parametrize("kind", [QUANTIZED, OFFLOADED], ids=["quantized", "offloaded"])
+@pytest.mark.parametrize("runs", ["torch", "native"])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_coded_and_offloaded_pages_are_kept_too(
+    tmp_path: Path, folders: dict[str, Path], name: str, runs: str, kind: dict[str, Any]
+) -> None:
+    path, longer = tmp_path / "cache", np.append(PROMPT, [5, 6, 7, 8, 9, 10, 11, 12, 13])
+
+    def fresh() -> Any:
+        return hooked(folders[name]) if runs == "torch" else load_native(folders[name], "int8")
+
+    expected = [generated(fresh(), prompt, **kind) for prompt in (PROMPT, longer)]
+    assert generated(fresh(), PROMPT, prompt_cache=path, **kind) == expected[0]
+    for prompt, whole, found in [(PROMPT, WHOLE, expected[0]), (longer, WHOLE, expected[1]), (longer, 48, expected[1])]:
+        model = fresh()
+        with reads(model) as counts:
+            assert generated(model, prompt, prompt_cache=path, **kind) == found
+        assert sum(counts) == len(prompt) - whole + 5
+
+
+def test_exact_pages_go_from_memory_to_a_file_and_coded_ones_do_not(tmp_path: Path, folders: dict[str, Path]) -> None:
+    path = tmp_path / "cache"
+    expected = generated(load_native(folders["llama"], "int8"), PROMPT, prompt_cache=path)
+    model = load_native(folders["llama"], "int8")
+    with reads(model) as counts:
+        assert generated(model, PROMPT, prompt_cache=path, **OFFLOADED) == expected
+    assert sum(counts) == 41 - WHOLE + 5
+    with pytest.raises(ArgumentError, match="another precision or kind"):
+        generated(load_native(folders["llama"], "int8"), PROMPT, prompt_cache=path, **QUANTIZED)
+
+
 # --- refusals --------------------------------------------------------------------------------------------------------
 
 

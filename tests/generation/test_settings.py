@@ -310,7 +310,7 @@ def test_stop_strings(shared_data: Path) -> None:
 def test_the_dictionary_output(model: Any) -> None:
     output = model.generate(IDS, max_new_tokens=3, return_dict_in_generate=True)
     assert output.sequences.tolist() == output["sequences"].tolist() == output[0].tolist()
-    assert list(output) == ["sequences"]
+    assert list(output) == ["sequences", "past_key_values"]
     beams = model.generate(IDS, max_new_tokens=3, num_beams=2, return_dict_in_generate=True)
     assert beams.sequences_scores.shape == (1,)
     assert beams[1] is beams.sequences_scores

@@ -19,6 +19,7 @@ from loquent.cache import PLAIN, StoreKind
 from loquent.engine.backend import Segment
 from loquent.errors import ArgumentError
 from loquent.native import why_unavailable
+from native.folders import make
 from properties.models import EVERY, VOCABULARY, tiny
 
 pytestmark = pytest.mark.skipif(why_unavailable() is not None, reason=f"no native core: {why_unavailable()}")
@@ -192,6 +193,28 @@ def run(program: str, *arguments: object) -> str:
     return done.stdout
 
 
+_FORK_OF_AN_ENGINE = """
+import os, sys
+from loquent.native.loading import load_native
+
+model = load_native(sys.argv[1], "int8")
+options = {"max_new_tokens": 20, "do_sample": False, "cache_implementation": "offloaded"}
+prompts = [[5, 9, 2, 33, 7] * 7, [8, 1, 1, 4, 60] * 7]
+expected = [model.generate([prompt], **options).tolist() for prompt in prompts]
+child = os.fork()
+if not child:
+    found = [model.generate([prompt], **options).tolist() for prompt in reversed(prompts)]
+    os._exit(found != expected[::-1])
+ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+print(ended, [model.generate([prompt], **options).tolist() for prompt in prompts] == expected)
+"""
+
+
+def test_a_forked_process_generates_with_a_file_of_its_own(tmp_path: Path) -> None:
+    make("llama").save_pretrained(tmp_path)
+    assert run(_FORK_OF_AN_ENGINE, tmp_path) == "0 True\n"
+
+
 # --- memory ----------------------------------------------------------------------------------------------------------
 
 BYTES_PER_TOKEN = 4 * 2 * 4 * 64 * 4  # layers, keys and values, heads, numbers of a head, bytes
@@ -216,3 +239,31 @@ def test_anonymous_memory_stays_flat_while_the_context_grows(tmp_path: Path, len
     if len(lengths) == 2:
         before, after = grown("memory", tmp_path, lengths)
         assert after - before > 0.95 * BYTES_PER_TOKEN * (lengths[1] - lengths[0])
+
+
+_LIMITED = """
+import resource, sys
+import numpy as np
+from growing import anonymous_bytes, random_backend
+from loquent.cache import PLAIN, StoreKind
+from loquent.engine.backend import Segment
+
+pages = 3200  # 400 MiB
+limit = anonymous_bytes() + (200 << 20)
+backend = random_backend()
+resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+for kind in (StoreKind(offloaded=True, folder=sys.argv[1]), PLAIN):
+    store = backend.open_store(16, kind)
+    try:
+        store.resize(0, pages)
+        table = np.arange(pages)
+        backend.run(store, [Segment(np.full(16, 7), 16 * (pages - 1), (table,), 1, 16 * pages)])
+        print("runs")
+    except MemoryError:
+        print("does not fit")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the system does not limit anonymous memory by itself")
+def test_a_context_beyond_the_memory_that_a_process_may_have_runs(tmp_path: Path) -> None:
+    assert run(_LIMITED, tmp_path) == "runs\ndoes not fit\n"

@@ -6,8 +6,8 @@ import pytest
 import torch
 from tiny_models import ALL, VOCABULARY, distinct_ids, pair, tiny
 
+from loquent import DynamicCache
 from loquent.errors import ArgumentError, ContextLengthError
-from loquent.torch.cache import DynamicCache
 
 MASKS = torch.tensor(
     [

@@ -59,15 +59,16 @@ def test_copies_are_of_whole_pages_and_all_planes() -> None:
     store.copy(0, [], [])
 
 
-def test_regrouping_moves_rows_apart() -> None:
+def test_pages_are_rearranged_in_another_number_of_them() -> None:
     store = filled(4)
     before = [content(store, page) for page in range(4)]
-    store.regroup(2, 3)
-    assert [content(store, page) for page in (0, 1, 3, 4)] == before
-    store.select(2, torch.tensor([1, 1, 0]))
-    assert store.pages(0) == 9
-    assert content(store, 3) == before[2]
-    assert content(store, 7) == before[1]
+    store.rearrange(0, 6, [0, 3, 3], [4, 0, 2])
+    assert store.pages(0) == 6
+    nothing = [0.0] * len(before[0])
+    found = [content(store, page) for page in range(6)]
+    assert found == [before[3], nothing, before[3], nothing, before[0], nothing]
+    store.rearrange(0, 2, [], [])
+    assert [content(store, page) for page in range(2)] == [nothing] * 2
 
 
 def test_writing_without_gradients_leaves_plain_tensors() -> None:

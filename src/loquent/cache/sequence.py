@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from collections.abc import Sequence as Items
 from itertools import repeat
 from typing import NamedTuple
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loquent.cache.memory import Memory
-from loquent.cache.prefix import PageKey, page_keys
+from loquent.cache.prefix import PageKey, PrefixIndex, page_keys
 from loquent.cache.space import PageSpace
 from loquent.cache.table import PageTable
 from loquent.errors import CapacityError
@@ -93,17 +93,26 @@ class Sequence:
         """A second sequence with the same tokens; both share every page until one of them writes to it."""
         if self.closed:
             raise ValueError("a closed sequence cannot be forked")
-        tables = [table.fork() for table in self._tables]
-        twin = Sequence(self._space, span=self.span, salt=self.salt, tables=tables)
-        twin._buffer, twin._length, twin.stored = self._buffer.copy(), self._length, self.stored
-        twin._coming, twin.missing = twin.stored, self.missing
-        twin._keys, twin._offered = list(self._keys), self._offered
-        twin.family, twin.memory = self.family, self.memory.fork()
-        twin.home = self.home
+        twin = self._twin(self._space, [table.fork() for table in self._tables])
+        twin.family, twin.home = self.family, self.home
         if self.shadow is not None:
             twin.shadow = self.shadow.fork()
         twin.family.append(twin)
         return twin
+
+    def moved(self, space: PageSpace, room: int, places: Items[dict[int, int]]) -> Sequence:
+        """One with the same tokens whose pages are in another space, which has the same groups.
+
+        `places` has, for each group, the page there of each page here; those that it lacks are added. So pages that
+        sequences share here, they share there.
+        """
+        return self._twin(
+            space,
+            [
+                table.moved(pool, index, room, known)
+                for table, pool, index, known in zip(self._tables, space.pools, _indexes(space), places)
+            ],
+        )
 
     def rewind(self, length: int) -> None:
         """Forget the tokens from `length` on and give back the pages that they alone used."""
@@ -223,6 +232,15 @@ class Sequence:
                     table.offer(self._keys, table.ready, len(table.pages))
                     table.ready = len(table.pages)
 
+    def _twin(self, space: PageSpace, tables: list[PageTable]) -> Sequence:
+        """A sequence with the same text, whose pages are those of `tables`."""
+        twin = Sequence(space, span=self.span, salt=self.salt, tables=tables)
+        twin._buffer, twin._length, twin.stored = self._buffer.copy(), self._length, self.stored
+        twin._coming, twin.missing = twin.stored, self.missing
+        twin._keys, twin._offered = list(self._keys), self._offered
+        twin.memory = self.memory.fork()
+        return twin
+
     def _offer(self, whole: int) -> None:
         """Let the first `whole` pages be found by their keys."""
         if self._space.prefixes is not None:
@@ -267,5 +285,8 @@ class Sequence:
 
 
 def _new_tables(space: PageSpace, room: int) -> list[PageTable]:
-    indexes = space.prefixes or repeat(None)
-    return [PageTable(*place, room) for place in zip(space.groups, space.pools, indexes)]
+    return [PageTable(*place, room) for place in zip(space.groups, space.pools, _indexes(space))]
+
+
+def _indexes(space: PageSpace) -> Iterable[PrefixIndex | None]:
+    return space.prefixes or repeat(None)

@@ -55,6 +55,23 @@ class PageTable:
             self.pool.share(page)
         return twin
 
+    def moved(self, pool: PagePool, prefixes: PrefixIndex | None, room: int, places: dict[int, int]) -> PageTable:
+        """One of another pool. `places` has the page there of each page here; those that it lacks are added.
+
+        One that shares its beginning gets no run of pages for itself: it could not be read in one anyway.
+        """
+        shares = len(self.pages) > self.first and self.pages[self.first] in places
+        twin = PageTable(self.group, pool, prefixes, 0 if shares else room)
+        twin.first, twin.ready = self.first, self.ready
+        twin.pages = [NOWHERE] * self.first
+        for index, page in enumerate(self.pages[self.first :], self.first):
+            if page in places:
+                pool.share(places[page])
+            else:
+                places[page] = pool.allocate(twin.extent, index)
+            twin.pages.append(places[page])
+        return twin
+
     def reach(self, stored: int, length: int) -> tuple[int, int] | None:
         """Have pages of its own for the tokens from `stored` to `length`, and give back what nobody sees any more.
 

@@ -16,6 +16,7 @@ from loquent.engine.backend import Backend
 from loquent.engine.choosing import Chooser
 from loquent.engine.delivery import deliver, select
 from loquent.engine.fair_lock import FairLock
+from loquent.engine.holdings import HeldPages, Holdings
 from loquent.engine.prompt_cache import PromptCache
 from loquent.engine.reader import Reader, StoreMemory
 from loquent.engine.request import Handle, Request
@@ -58,6 +59,7 @@ class Engine:
         self._alone: Request | None = None  # the last that had to give way to itself
         self.lock = FairLock()
         self._steps_within = 0  # more than one where a caller's rule or criterion generates with the same model
+        self._holdings = Holdings(self.lock)
         self._leaving: list[Request] = []  # cancelled within a step, which may still be working on them
         self._submitted = self.steps = 0
 
@@ -84,6 +86,7 @@ class Engine:
     def memory(self) -> list[StoreMemory]:
         """What its stores take, by group of pages."""
         with self.lock:
+            self._holdings.sweep()
             return [memory for reader in self._readers() for memory in reader.memory()]
 
     @property
@@ -104,6 +107,18 @@ class Engine:
             reader = Reader(backend, kind, self.page_size, self._budget, self.reuse_prefixes)
             self._further.add(reader)
             return reader
+
+    def hold(self, texts: Items[NDArray[np.int64]], handles: Items[Handle]) -> HeldPages:
+        """The pages that remember these texts, for a cache: as long as it keeps them, and there is room for them.
+
+        `handles` are of the requests that read the texts, all of them in the same store.
+        """
+        tasks = [handle.task for handle in handles]
+        home = tasks[0].decoding.home or self._main
+        salts = [home.backend.prefix_key(longest_span(len(task.prompt), task.decoding)) for task in tasks]
+        with self.lock:
+            self._holdings.sweep()
+            return self._holdings.hold(home.space, texts, salts, home.backend.layers)
 
     def submit(
         self, prompt: Items[int] | NDArray[np.int64], decoding: Decoding, cache: PromptCache | None = None
@@ -149,6 +164,7 @@ class Engine:
         with self.lock:
             self._steps_within += 1
             try:
+                self._holdings.sweep()
                 self.scheduler.expire(time.monotonic)
                 for request in self.scheduler.admit(self._has_room):
                     self._alone = self._alone if request is self._alone else None
@@ -168,15 +184,18 @@ class Engine:
     def refresh(self) -> None:
         """Drop what is remembered for reuse if the weights have changed; to be called before requests are submitted."""
         with self.lock:
+            self._holdings.sweep()
             readers = self._readers()
             # Each backend is asked once, whatever number of readers it has: it tells of a change but once.
             changed = {backend: backend.weights_changed() for backend in {reader.backend for reader in readers}}
             for reader in readers:
-                reader.refresh(changed[reader.backend], self.scheduler.idle)
+                if reader.refresh(changed[reader.backend], self.scheduler.idle):
+                    self._holdings.forget(reader.space)
 
     def release_memory(self) -> None:
-        """Give back the stores' memory that no running request holds."""
+        """Give back the stores' memory that no running request holds, and no cache."""
         with self.lock:
+            self._holdings.sweep()
             for reader in self._readers():
                 reader.release_memory()
 
@@ -236,9 +255,12 @@ class Engine:
         if not self._may_evict():
             return sum(other.most_bytes for other in self.scheduler.running) + request.most_bytes <= limit
         spaces = dict.fromkeys(reader.space for reader in self._readers() if reader.space.budget is home.space.budget)
-        soon = sum(space.held_bytes for space in spaces)
-        soon += sum(self._unread_bytes(other) for other in self.scheduler.running)
-        return soon + self._unread_bytes(request) <= limit
+        unread = sum(self._unread_bytes(other) for other in (*self.scheduler.running, request))
+
+        def fits() -> bool:
+            return sum(space.held_bytes for space in spaces) + unread <= limit
+
+        return fits() or (self._holdings.give_way() and fits())
 
     def _unread_bytes(self, request: Request) -> int:
         """About what its next reads take, and another page for each; of a request that has not begun, its prompt."""
@@ -302,7 +324,8 @@ class Engine:
         return None, gone
 
     def _reclaim(self) -> None:
-        """Take back what is free in any store."""
+        """Take back what is free in any store, and what is held for caches."""
+        self._holdings.give_way()
         for reader in self._readers():
             reader.reclaim()
 

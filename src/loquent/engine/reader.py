@@ -106,12 +106,17 @@ class Reader:
             share.pending.advance(share.count - share.again)
         return forward
 
-    def refresh(self, changed: bool, idle: bool) -> None:
-        """Drop what is remembered for reuse if the weights have `changed`; while requests run, when they are done."""
+    def refresh(self, changed: bool, idle: bool) -> bool:
+        """Drop what is remembered for reuse if the weights have `changed`; while requests run, when they are done.
+
+        Returns whether it did so.
+        """
         self._is_stale |= changed
-        if self._is_stale and idle:
-            self.space.forget_all()
-            self._is_stale = False
+        if not (self._is_stale and idle):
+            return False
+        self.space.forget_all()
+        self._is_stale = False
+        return True
 
     def clear(self, pages: Items[tuple[int, list[int]]]) -> None:
         """Zero what a failed request leaves behind: a number that is none would spread through masked reads."""

@@ -279,6 +279,11 @@ class Handle:
         return self._request.task.reason
 
     @property
+    def task(self) -> Task:
+        """The request as its strategy sees it."""
+        return self._request.task
+
+    @property
     def prompt(self) -> NDArray[np.int64]:
         """What it continues, (n,)."""
         return self._request.task.prompt

@@ -53,6 +53,7 @@ def generate(
     assistant_model: Any = None,
     assistant_tokenizer: Any = None,
     context_overflow: str = "error",
+    past_key_values: Any = None,
     prompt_cache: Any = None,
     **kwargs: Any,
 ) -> Any:
@@ -78,6 +79,9 @@ def generate(
         assistant_tokenizer: the assistant's, where its vocabulary is another.
         context_overflow: "error" refuses to generate past the model's positions; "slide" drops the oldest half of the
             context whenever it is full.
+        past_key_values: a cache that holds the beginning of `inputs`, new or filled by an earlier call; afterwards it
+            holds the result but for its last column. It says how keys and values are kept, as `cache_implementation`
+            does otherwise.
         prompt_cache: a file that keeps what was read of the prompt, of which there is one, for a later call, be it of
             another process: what it holds of the prompt's beginning is not read again. Written where it is not there,
             or lacks some of the prompt; made by another model or damaged, it is refused.
@@ -110,6 +114,7 @@ def generate(
         assistant_model=assistant_model,
         assistant_tokenizer=assistant_tokenizer,
         context_overflow=context_overflow,
+        past_key_values=past_key_values,
         prompt_cache=prompt_cache,
         **kwargs,
     )
@@ -137,6 +142,7 @@ def run_all(
             feed.end()
     except RequestCancelledError:  # whoever reads the stream has left it, which is no failure of this call
         run.cancel()
+        run.fill_past()
         return run, run.unfinished()
     except BaseException as error:
         run.cancel()

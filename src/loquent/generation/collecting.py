@@ -33,6 +33,7 @@ def collected(model: Bound, run: Run, results: Sequence[Hypothesis]) -> Output:
         "logits": of.rows(lambda row: row.logits) if "output_logits" in asked else None,
         "attentions": of.attentions() if "output_attentions" in asked else None,
         "hidden_states": of.hidden_states() if "output_hidden_states" in asked else None,
+        "past_key_values": run.passed if run.config.use_cache else None,
         "trace": of.traces() if "output_trace" in asked else None,
     }
     if not any(config.num_beams > 1 for config in run.configs):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from loquent.decoding.trace import Trace
+from loquent.generation.caches import Passed
 from loquent.records import Record
 
 
@@ -26,7 +27,8 @@ class GenerateDecoderOnlyOutput(Record):
             columns), where `read` is the prompt's length first, then 1. A row has zeros where there are no tokens.
         hidden_states: for `output_hidden_states`, for each new token a tuple with the embeddings and each layer's
             states (rows, read, width). The model reads the result once more for it and for the attentions.
-        past_key_values: None; what was read is remembered by the model.
+        past_key_values: where `use_cache` is on, the cache that was passed, or a new one: it holds all columns of
+            `sequences` but the last, and can be passed to `generate` or to a model's `forward`.
         trace: for `output_trace`, each row's `decoding.trace.Trace`.
     """
 
@@ -35,7 +37,7 @@ class GenerateDecoderOnlyOutput(Record):
     logits: tuple[Any, ...] | None = None
     attentions: tuple[tuple[Any, ...], ...] | None = None
     hidden_states: tuple[tuple[Any, ...], ...] | None = None
-    past_key_values: None = None
+    past_key_values: Passed = None
     trace: tuple[Trace, ...] | None = None
 
 
@@ -59,5 +61,5 @@ class GenerateBeamDecoderOnlyOutput(Record):
     beam_indices: Any = None
     attentions: tuple[tuple[Any, ...], ...] | None = None
     hidden_states: tuple[tuple[Any, ...], ...] | None = None
-    past_key_values: None = None
+    past_key_values: Passed = None
     trace: tuple[Trace, ...] | None = None

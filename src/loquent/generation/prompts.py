@@ -14,14 +14,14 @@ from loquent.decoding.arguments.surroundings import as_tuple
 from loquent.decoding.arrays import to_numpy
 from loquent.errors import ArgumentError
 
+_TAKEN = frozenset({"input_ids", "attention_mask", "past_key_values"})
 # What preprocessors return beside ids and mask, and causal models have no use for.
 _WITHOUT_EFFECT = frozenset({"token_type_ids", "length", "special_tokens_mask", "offset_mapping", "use_cache"})
 _NOT_TAKEN = {
     "position_ids": "Positions are counted from each row's own tokens; leave it out.",
     "inputs_embeds": "Pass input_ids.",
-    "past_key_values": "Beginnings that were read before are found again by their tokens; leave it out.",
 }
-INPUT_NAMES = frozenset({"input_ids", "attention_mask", "token_type_ids", *_NOT_TAKEN})
+INPUT_NAMES = frozenset({*_TAKEN, "token_type_ids", *_NOT_TAKEN})
 """The keyword arguments of `generate()` that are inputs, or belong to them."""
 
 
@@ -55,7 +55,7 @@ def read_prompts(
     for name, remedy in _NOT_TAKEN.items():
         if given.get(name) is not None:
             raise ArgumentError(f"{name} is not taken by generate(). {remedy}")
-    unknown = set(given) - {"input_ids", "attention_mask", *_WITHOUT_EFFECT, *_NOT_TAKEN}
+    unknown = set(given) - {*_TAKEN, *_WITHOUT_EFFECT, *_NOT_TAKEN}
     if unknown:
         raise ArgumentError(f"inputs has {sorted(unknown)}, which text generation does not take. Leave them out.")
     ids, mask = given.get("input_ids"), given.get("attention_mask")

@@ -8,8 +8,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
+from loquent.cache.faces import Cache
 from loquent.config import GenerationConfig
 from loquent.decoding.arguments import resolve
+from loquent.decoding.arguments.stores import store_of_cache
 from loquent.decoding.arguments.surroundings import DEFAULT_NEW_TOKENS, Surroundings
 from loquent.decoding.recording import Recorded
 from loquent.decoding.task import Decoding, Hypothesis
@@ -18,10 +20,11 @@ from loquent.engine import Backend, Engine, Handle, PromptCache
 from loquent.errors import ArgumentError
 from loquent.generation.assistants import assistant_of
 from loquent.generation.binding import Bound, engine_of
+from loquent.generation.caches import Passed, check_cache, new_cache, own_cache, passed_cache, result_columns
 from loquent.generation.prompt_caching import open_prompt_cache
 from loquent.generation.prompts import INPUT_NAMES, Prompts, pad_token, read_negative_prompts, read_prompts
 from loquent.generation.replay import Attentive
-from loquent.generation.results import tensor_like
+from loquent.generation.results import padded, tensor_like
 from loquent.generation.settings import callables, merged_for_rows, row_seeds
 from loquent.generation.stores import home_of
 
@@ -59,6 +62,9 @@ class Run:
     configs: list[GenerationConfig]  # of each row of the inputs
     requests: list[Submitted]
     cache: PromptCache | None = None  # of the one prompt
+    past: Cache | None = None  # that is to hold what they leave
+    passed: Passed = None  # it, or the pair that has it
+    is_past_filled: bool = False
 
     @property
     def config(self) -> GenerationConfig:
@@ -105,6 +111,7 @@ class Run:
                     yield from _last_events(request, tuple(tokens), tuple(told))
                 elif tokens or told:
                     yield StreamEvent(request.first, tuple(tokens), None, tuple(told))
+        self.fill_past()
         tidy(self.engine)
 
     def stream(self) -> Generator[StreamEvent, None, None]:
@@ -134,6 +141,20 @@ class Run:
         """The hypothesis of each row of the result."""
         ranked = [request.handle.result() for request in self.requests]
         return [hypothesis for hypotheses in ranked for hypothesis in hypotheses]
+
+    def fill_past(self) -> None:
+        """Let the cache, if there is one, hold all of the results but their last column; once."""
+        cache, prompts, owners = self.past, self.prompts, self.owners
+        if cache is None or self.is_past_filled:
+            return
+        self.is_past_filled, results = True, self.unfinished()
+        new = [len(result.tokens) - self.healed[owner] for result, owner in zip(results, owners)]
+        whole = padded(prompts, owners, results, self.pad, self.healed)
+        columns = result_columns(whole, prompts.kept[owners], new)
+        handles = [request.handle for request in self.requests for _ in range(request.count)]
+        pages = self.engine.hold(columns.rows(), handles)
+        cache.leave_pages()
+        cache.columns, cache.pages = columns, pages
 
     def unfinished(self) -> list[Hypothesis]:
         """The results of what has ended, and as far as they came, those of what was cancelled."""
@@ -195,6 +216,8 @@ def start(
     settings = merged_for_rows(model.generation_config, generation_config, arguments)
     prompts = read_prompts(inputs, named, settings[0], model.gives_tensors)
     configs = for_each_row(settings, len(prompts.rows))
+    passed = passed_cache(inputs, named)
+    past = own_cache(passed)
     negative = read_negative_prompts(negative_prompt_ids, negative_prompt_attention_mask, configs)
     seeds = row_seeds(seed, configs)
     engine = engine_of(model)
@@ -214,14 +237,20 @@ def start(
     requests = []
     for row, (config, row_seed) in enumerate(zip(configs, seeds)):
         assistant = assistant_of(engine, model, config, assistant_model, tokenizer, assistant_tokenizer)
-        own = replace(around, row=row, assistant=assistant, negative_prompt=negative[row])
+        store = None if past is None else store_of_cache(past, config, around)
+        own = replace(around, row=row, assistant=assistant, negative_prompt=negative[row], store=store)
         for decoding in resolve(config, prompts.rows[row].tolist(), row_seed, own):
             _check_recorded(wanted, decoding)
             home = home_of(engine, model, decoding.store)
             told = replace(decoding, home=home, recorded=wanted, traced=traced or config.output_trace)
             requests.append((row, _within(ends, told)))
+    decodings = [decoding for _, decoding in requests]
+    if past is not None:
+        _check_past(past, prompts, decodings)
+    elif any(config.return_dict_in_generate and config.use_cache for config in configs):
+        past = passed = _cache_to_return(decodings)
     engine.refresh()
-    run = Run(engine, prompts, configs, [])
+    run = Run(engine, prompts, configs, [], past=past, passed=passed)
     if prompt_cache is not None:
         run.cache = open_prompt_cache(prompt_cache, model, engine, prompts.rows, requests[0][1])
     return _submitted(run, requests)
@@ -239,6 +268,19 @@ def facts_of(model: Bound, backend: Backend) -> Surroundings:
         dtype=str(model.dtype).removeprefix("torch."),
         device=str(model.device),
     )
+
+
+def _check_past(cache: Cache, prompts: Prompts, decodings: Sequence[Decoding]) -> None:
+    """Refuse a cache that the prompts do not begin with, or that has no room for what they become."""
+    new = max(decoding.stopping.max_new_tokens - decoding.healed for decoding in decodings)
+    columns = prompts.columns.shape[1] + new - 1
+    check_cache(cache, prompts.rows, columns, sum(decoding.returned for decoding in decodings))
+
+
+def _cache_to_return(decodings: Sequence[Decoding]) -> Cache | None:
+    """A cache for an output, where all of its rows are kept in the same way."""
+    kinds = {decoding.store for decoding in decodings}
+    return new_cache(*kinds) if len(kinds) == 1 else None
 
 
 def _submitted(run: Run, requests: Sequence[tuple[int, Decoding]]) -> Run:

@@ -134,9 +134,11 @@ class GenerationHandle:
         """
         while not self.done:
             self._run.engine.step()
+        results = self._run.results()
+        self._run.fill_past()
         self._run.write_cache()
         tidy(self._run.engine)
-        return self._run.results()
+        return results
 
     def so_far(self) -> list[Hypothesis]:
         """The results, or what is there of them; the reason of those that have not ended is "cancelled"."""

@@ -17,7 +17,8 @@ _ARGUMENTS = frozenset(
     {
         *("assistant_model", "assistant_tokenizer", "attention_mask", "context_overflow", "generation_config"),
         *("input_ids", "logits_processor", "negative_prompt_attention_mask", "negative_prompt_ids"),
-        *("prefix_allowed_tokens_fn", "prompt_cache", "seed", "stopping_criteria", "streamer", "tokenizer"),
+        *("past_key_values", "prefix_allowed_tokens_fn", "prompt_cache", "seed", "stopping_criteria", "streamer"),
+        "tokenizer",
     }
 )
 # Arguments of transformers that this version does not have yet; None and False ask for nothing.

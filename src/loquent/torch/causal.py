@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from loquent.cache.faces import Cache, EncoderDecoderCache
 from loquent.engine.backend import Backend
 from loquent.engine.lending import Loan, Survey
 from loquent.errors import ArgumentError
 from loquent.torch.base import BaseModel
-from loquent.torch.cache import DynamicCache
 from loquent.torch.decoder import DecoderStack
 from loquent.torch.inputs import check_tensors
 from loquent.torch.model import PreTrainedModel
@@ -96,7 +96,7 @@ class CausalLM(PreTrainedModel):
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
-        past_key_values: DynamicCache | None = None,
+        past_key_values: Cache | EncoderDecoderCache | None = None,
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
         use_cache: bool | None = None,

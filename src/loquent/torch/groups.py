@@ -103,18 +103,22 @@ class Group:
         if place is None:
             return Keys(queries, None, (0,) * len(self.members), queries.length, window, self.joined)
         if isinstance(place, Coded):
-            size = place.exact.size if place.exact is not None else queries.length
+            size = queries.length if place.exact is None else self._size(place.exact, place.exact_first)
             exact = Keys(queries, place.exact, place.exact_first, size, window, self.joined)
             return JoinedKeys(place.coded, place.coded_first, exact, window, place.residual)
         wanted = None if window is None else window + queries.length - 1
         if isinstance(place, Scattered):
             source, first = place.last(wanted, queries.device)
-            return Keys(queries, source, first, source.size, window, self.joined)
+            return Keys(queries, source, first, self._size(source, first), window, self.joined)
         # Evenly spaced sequences of different lengths are read as far as the longest; they skip what all of them skip.
         skipped = 0 if wanted is None else max(0, min(queries.pasts) + queries.length - wanted)
         size = place.size - skipped
         rest = Strided(place.first + skipped, place.step, place.count, size)
         return Keys(queries, rest, (skipped,) * place.count, size, window, self.joined)
+
+    def _size(self, source: Gathered, first: Sequence[int]) -> int:
+        """How many keys are read of each sequence's pages; with `joined`, no more than the only sequence has."""
+        return self.queries.pasts[0] + self.queries.length - first[0] if self.joined else source.size
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from loquent.cache.faces import PADDING, UNKNOWN, Cache
 from loquent.errors import ArgumentError, ContextLengthError
 from loquent.parts import Decoder
-from loquent.torch.cache import DynamicCache
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,10 +22,12 @@ class Packed:
 
     tokens: Tensor  # ids (tokens,) or embeddings (tokens, width)
     mask: NDArray[np.bool_]  # (rows, columns): where a token is
+    past: NDArray[np.bool_]  # (rows, columns of the cache): where one was
     index: Tensor | None  # (tokens,): each token's place in the flattened batch; None: there is no padding
     positions: Tensor | None  # (tokens,), where they were given
     spans: list[int]  # the longest position of each row, and one
     token_types: Tensor | None  # (tokens,)
+    ids: NDArray[np.int64]  # (rows, columns), for a cache to remember: PADDING, or UNKNOWN, where there is no id
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -67,7 +69,7 @@ def pack(
     attention_mask: Tensor | None,
     position_ids: Tensor | None,
     token_type_ids: Tensor | None,
-    cache: DynamicCache | None,
+    cache: Cache | None,
     device: torch.device,
 ) -> Packed:
     """Check and pack the arguments of `forward` onto the model's device; see there for what they are.
@@ -78,7 +80,7 @@ def pack(
     """
     tokens = _check_tokens(decoder, input_ids, inputs_embeds).to(device)
     shape = (tokens.shape[0], tokens.shape[1])
-    past = cache.seen if cache is not None and cache.batch_size else np.zeros((shape[0], 0), np.bool_)
+    past = cache.columns.seen if cache is not None and cache.get_seq_length() else np.zeros((shape[0], 0), np.bool_)
     mask = _check_mask(attention_mask, shape, past)
     index = None if mask.all() else torch.from_numpy(np.flatnonzero(mask)).to(tokens.device)
     packed = _take(tokens, index)
@@ -87,7 +89,10 @@ def pack(
     placed = None if position_ids is None else position_ids.to(device)
     positions, spans = _check_positions(decoder, placed, mask, past, index)
     types = None if token_type_ids is None else _check_types(decoder, token_type_ids.to(device), shape, index)
-    return Packed(packed, mask, index, positions, spans, types)
+    ids = np.full(shape, UNKNOWN, np.int64)
+    if input_ids is not None and types is None and _are_counted(positions, past, mask):
+        ids = input_ids.detach().cpu().numpy().astype(np.int64)
+    return Packed(packed, mask, past, index, positions, spans, types, np.where(mask, ids, PADDING))
 
 
 def _take(padded: Tensor, index: Tensor | None) -> Tensor:
@@ -184,6 +189,14 @@ def _check_positions(
     spans = (real.amax(1) + 1).tolist()
     _check_limit(max(spans), limit)
     return positions, spans
+
+
+def _are_counted(positions: Tensor | None, past: NDArray[np.bool_], mask: NDArray[np.bool_]) -> bool:
+    """Whether the packed positions are those that follow from the tokens, as without `position_ids`."""
+    if positions is None:
+        return True
+    counted = past.sum(1, keepdims=True) + mask.cumsum(1) - 1
+    return bool((positions.cpu().numpy() == counted[mask]).all())
 
 
 def _check_limit(span: int, limit: int | None) -> None:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from loquent.cache.faces import Cache, EncoderDecoderCache
 from loquent.records import Record
-from loquent.torch.cache import DynamicCache
 
 Layers = tuple[Tensor, ...]
 
@@ -43,7 +43,7 @@ class BaseModelOutputWithPast(ModelOutput):
     """
 
     last_hidden_state: Tensor | None = None
-    past_key_values: DynamicCache | None = None
+    past_key_values: Cache | EncoderDecoderCache | None = None
     hidden_states: Layers | None = None
     attentions: Layers | None = None
 
@@ -74,7 +74,7 @@ class CausalLMOutputWithPast(ModelOutput):
 
     loss: Tensor | None = None
     logits: Tensor | None = None
-    past_key_values: DynamicCache | None = None
+    past_key_values: Cache | EncoderDecoderCache | None = None
     hidden_states: Layers | None = None
     attentions: Layers | None = None
 
@@ -93,7 +93,7 @@ class MoeCausalLMOutputWithPast(ModelOutput):
     loss: Tensor | None = None
     aux_loss: Tensor | None = None
     logits: Tensor | None = None
-    past_key_values: DynamicCache | None = None
+    past_key_values: Cache | EncoderDecoderCache | None = None
     hidden_states: Layers | None = None
     attentions: Layers | None = None
     router_logits: Layers | None = None

@@ -48,24 +48,6 @@ class PageTensors:
             column.resize(pages * self._per_page)
         self.pages = pages
 
-    def regroup(self, rows: int, pages_per_row: int) -> None:
-        """Give each of `rows` equal runs of pages more room: row r then has pages r * pages_per_row and following."""
-        for column in self._columns:
-            held = column.tensor.view(rows, -1, *column.tensor.shape[1:]).clone()
-            column.resize(0)
-            column.resize(rows * pages_per_row * self._per_page)
-            column.tensor.view(rows, -1, *held.shape[2:])[:, : held.shape[1]] = held
-        self.pages = rows * pages_per_row
-
-    def select(self, rows: int, chosen: Tensor) -> None:
-        """Of `rows` equal runs of pages keep the `chosen` ones, in that order; some may be repeated."""
-        for column in self._columns:
-            runs = column.tensor.view(rows, -1, *column.tensor.shape[1:])
-            kept = runs[chosen.to(runs.device)].flatten(0, 1)
-            column.resize(len(kept))
-            column.tensor.copy_(kept)
-        self.pages = self.pages // rows * len(chosen)
-
     def copy(self, sources: Tensor, targets: Tensor) -> None:
         """Copy whole pages; no page is both a source and a target."""
         for pages in self._by_page():

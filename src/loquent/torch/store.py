@@ -106,20 +106,22 @@ class PageStore:
             raise
         self._pages[group] = pages
 
-    def regroup(self, rows: int, pages_per_row: int) -> None:
-        """Give each of `rows` equal runs of pages more room: row r then has pages r * pages_per_row and following.
+    def rearrange(self, group: int, pages: int, sources: Sequence[int], targets: Sequence[int]) -> None:
+        """Have `pages` pages, of which each of `targets` holds what its page of `sources` did; the rest are zeros.
 
-        All groups have equally many exact pages, and have so afterwards.
+        Raises:
+            CapacityError: there is no room; nothing has changed.
         """
-        for held in self._exact:
-            held.regroup(rows, pages_per_row)
-        self._pages = [rows * pages_per_row] * len(self.groups)
-
-    def select(self, rows: int, chosen: Tensor) -> None:
-        """Of `rows` equal runs of pages, in all groups, keep the `chosen` ones, in that order; some may be repeated."""
-        for held in self._exact:
-            held.select(rows, chosen)
-        self._pages = [pages // rows * len(chosen) for pages in self._pages]
+        self.resize(group, max(pages, self._pages[group]))
+        if not self._pages[group]:
+            return
+        source, target, every = self._numbers(sources), self._numbers(targets), self._numbers(range(self._pages[group]))
+        for held in self._held(group):
+            content = held.read(source) if len(sources) else None
+            held.clear(every)
+            if content is not None:
+                held.write(target, content)
+        self.resize(group, pages)
 
     def copy(self, group: int, sources: Sequence[int], targets: Sequence[int]) -> None:
         """Copy whole pages, all layers and planes of the group; no page is both a source and a target."""

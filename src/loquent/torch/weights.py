@@ -15,14 +15,11 @@ from loquent.torch.groups import Group
 from loquent.torch.inputs import Packed
 
 
-def unpack_weights(decoder: Decoder, batch: Batch, packed: Packed, seen: NDArray[np.bool_]) -> tuple[Tensor, ...]:
-    """Per layer (rows, heads, new columns, all columns), with zeros wherever one of the two is padding.
-
-    `seen` (rows, columns) tells which columns of the cache, before this batch, held a token.
-    """
+def unpack_weights(decoder: Decoder, batch: Batch, packed: Packed) -> tuple[Tensor, ...]:
+    """Per layer (rows, heads, new columns, all columns), with zeros wherever one of the two is padding."""
     if batch.weights is None:
         return ()
-    whole = np.concatenate([seen, packed.mask], 1)
+    whole = np.concatenate([packed.past, packed.mask], 1)
     places = [np.flatnonzero(row) for row in whole]  # which column each token of a row is in
     present = np.flatnonzero(packed.mask.any(1))  # rows without a new token are not in the batch
     layers = []
@@ -32,7 +29,7 @@ def unpack_weights(decoder: Decoder, batch: Batch, packed: Packed, seen: NDArray
         for group, weights in zip(batch.plans[layer].groups, pieces):
             firsts = group.keys(block.attention.window).first
             rows = [int(present[member]) for member in group.members]
-            padded = _placed(padded, weights, group, firsts, rows, places, seen.shape[1])
+            padded = _placed(padded, weights, group, firsts, rows, places, packed.past.shape[1])
         layers.append(padded)
     return tuple(layers)
 

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from loquent.cache import PLAIN, Coding, StoreKind
+from loquent.cache.faces import Cache, QuantizedCache
+from loquent.cache.faces.quantized import coding_of
 from loquent.config.caches import QuantizedCacheConfig
 from loquent.config.generation import GenerationConfig
 from loquent.decoding.arguments.surroundings import Surroundings
@@ -22,6 +24,8 @@ def store_of(config: GenerationConfig, around: Surroundings) -> StoreKind:
     Raises:
         ArgumentError: they contradict one another, or cannot work with this model.
     """
+    if around.store is not None:
+        return around.store
     name = config.cache_implementation
     if name == "quantized":
         _refuse_unused(config, "offload_folder", "pages in a file go with cache_implementation='offloaded'")
@@ -41,6 +45,22 @@ def store_of(config: GenerationConfig, around: Surroundings) -> StoreKind:
     return PLAIN
 
 
+def store_of_cache(cache: Cache, config: GenerationConfig, around: Surroundings) -> StoreKind:
+    """The kind of store that a cache, passed as `past_key_values`, stands for.
+
+    Raises:
+        ArgumentError: the config asks for a kind as well, or the cache cannot work with this model.
+    """
+    if config.cache_implementation is not None and "cache_implementation" in config.explicit:
+        raise ArgumentError(
+            f"cache_implementation={config.cache_implementation!r} and past_key_values, a {type(cache).__name__}, both "
+            "say how keys and values are kept. Pass one of them."
+        )
+    if isinstance(cache, QuantizedCache):
+        _check_place(cache.config, around)
+    return cache.kind
+
+
 def _refuse_unused(config: GenerationConfig, name: str, remedy: str) -> None:
     value = getattr(config, name)
     if value and config.stands(name, beside="cache_implementation"):
@@ -54,15 +74,7 @@ def _coding(given: dict[str, Any], around: Surroundings) -> Coding:
     """What the fields of a `QuantizedCacheConfig` mean for a model."""
     config = QuantizedCacheConfig.from_dict(given)
     _check_place(config, around)
-    library = None if config.coder == "native" else config.coder
-    return Coding(
-        bits=config.nbits,
-        group=config.q_group_size,
-        residual=config.residual_length,
-        library=library,
-        axis_key=config.axis_key,
-        axis_value=config.axis_value,
-    )
+    return coding_of(config)
 
 
 def _check_place(config: QuantizedCacheConfig, around: Surroundings) -> None:

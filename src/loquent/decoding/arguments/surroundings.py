@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from loquent.cache import StoreKind
+
 if TYPE_CHECKING:
     from loquent.decoding.arguments.speculation import Assistant
 
@@ -24,6 +26,7 @@ class Surroundings:
     layers: int = 1  # blocks
     tied: bool = False  # whether the head's matrix is the embedding's
     has_windows: bool = False  # whether some layer sees the last tokens alone
+    store: StoreKind | None = None  # how keys and values are kept, where a cache was passed that says so
     dtype: str = "float32"  # the model's, and where it is
     device: str = "cpu"
     tokenizer: Any = None

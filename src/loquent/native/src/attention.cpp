@@ -325,15 +325,15 @@ void Step::read(const float* qkv, int64_t qkv_stride, float* read, int64_t read_
 void read_ahead(const Store& store, int64_t group, const Batch& batch, int64_t layer) {
     if (group < 0) return;
     const PageMemory& memory = store.group(group);
-    std::vector<bool> marked(memory.chunks());
+    std::vector<int64_t> used(memory.chunks());   // how many pages of each
     for (const Segment& segment : batch.segments) {
         const PageTable& table = segment.pages[group];
         const int64_t first = memory.shape().first(segment.start, store.page_size());
         // What it writes is in memory by then.
         const int64_t stop = memory.shape().stop(segment.start, store.page_size());
-        for (int64_t i = first; i < stop; ++i) marked[memory.chunk_of(table.pages[i])] = true;
+        for (int64_t i = first; i < stop; ++i) ++used[memory.chunk_of(table.pages[i])];
     }
-    memory.read_ahead(layer, marked);
+    memory.read_ahead(layer, used);
 }
 
 void read_ahead(const Store& store, const Batch& batch, int64_t layer) {

@@ -160,12 +160,13 @@ void PageMemory::write(const int64_t* pages, int64_t count, const uint8_t* conte
         });
 }
 
-void PageMemory::read_ahead(int64_t layer, const std::vector<bool>& marked) const {
+void PageMemory::read_ahead(int64_t layer, const std::vector<int64_t>& used) const {
     if (!file_) return;
     const LayerView& view = views_[layer];
     const int64_t end = view.mask.offset + layers_[layer].kv_heads * view.mask.head_bytes;
     for (size_t chunk = 0; chunk < chunks_.size(); ++chunk)
-        if (marked[chunk]) loquent::read_ahead(chunks_[chunk] + view.keys.offset, end - view.keys.offset);
+        if (2 * used[chunk] >= int64_t{1} << shift_)
+            loquent::read_ahead(chunks_[chunk] + view.keys.offset, end - view.keys.offset);
 }
 
 LayerView PageMemory::view(int64_t layer) const {

@@ -107,9 +107,9 @@ public:
     /// Where in `chunks` a page is.
     int64_t chunk_of(int64_t page) const { return page >> shift_; }
     int64_t chunks() const { return (int64_t)chunks_.size(); }
-    /// Have one layer's planes in the chunks that are marked brought from the disk, where they are in a file, while
-    /// something else is worked on.
-    void read_ahead(int64_t layer, const std::vector<bool>& marked) const;
+    /// Have one layer's planes brought from the disk, where they are in a file, while something else is worked on: in
+    /// those chunks of which most pages are `used`, by how many.
+    void read_ahead(int64_t layer, const std::vector<int64_t>& used) const;
 
     /// All planes of one of the group's layers; good until the next `resize`.
     LayerView view(int64_t layer) const;

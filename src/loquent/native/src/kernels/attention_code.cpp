@@ -59,18 +59,23 @@ Scale scale_of(const float* x, int64_t count) {
     return {m, half_above((high - float_of_f16(m)) / kSteps<Bits>)};
 }
 
-/// The codes of `count` numbers; those behind them, to a whole unit, are 0.
+/// The codes of `count` numbers; those behind them, to whole units, are 0.
 template <int Bits>
-void encode(const float* x, int64_t count, Scale scale, int32_t* codes) {
+void encode(const float* x, int64_t count, Scale scale, Unit<Bits>* units) {
     const Vec m = splat(float_of_f16(scale.m)), s = splat(float_of_f16(scale.s));
     const Vec none = {}, last = splat(static_cast<float>((1 << Bits) - 1));
     const Vec shift = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to whole numbers, of equal ones to the even
     const Ints coded = (s > 0.0f) | (s < 0.0f);
-    for (int64_t i = 0; i < whole_vectors(count); i += kLanes) {
-        const int here = static_cast<int>(count - i < kLanes ? (count > i ? count - i : 0) : kLanes);
-        const Vec steps = (load_some(x + i, here) - m) / s;
-        const Vec whole = min(last, max(none, steps)) + shift - shift;
-        store(codes + i, to_int((coded & (lane_numbers() < here)) ? whole : none));
+    Ints codes[kVectors];
+    for (int64_t first = 0; first < count; first += 16) {
+        for (int part = 0; part < kVectors; ++part) {
+            const int64_t i = first + part * kLanes, left = larger(0, count - i);
+            const int here = static_cast<int>(smaller(kLanes, left));
+            const Vec steps = (load_some(x + (here ? i : 0), here) - m) / s;
+            const Vec whole = min(last, max(none, steps)) + shift - shift;
+            codes[part] = to_int((coded & (lane_numbers() < here)) ? whole : none);
+        }
+        *units++ = pack<Bits>(codes);
     }
 }
 
@@ -93,15 +98,11 @@ void code_head_keys(const CodeTask& task, int64_t head) {
     const auto* keys = plane<const uint8_t>(task.exact, task.exact.keys, head, task.from);
     auto* codes = plane<Unit<Bits>>(task.coded, task.coded.keys, head, task.to);
     auto* scales = plane<uint16_t>(task.coded, task.coded.key_scales, head, task.to);
-    alignas(64) int32_t unit[16];
-    for (int64_t d = 0; d < dims; ++d, keys += slots * bytes) {
+    for (int64_t d = 0; d < dims; ++d, keys += slots * bytes, codes += slots / 16) {
         widen_row(task.kind, keys, slots, task.scratch);
         const Scale scale = scale_of<Bits>(task.scratch, slots);
         scales[d] = scale.m, scales[dims + d] = scale.s;
-        for (int64_t slot = 0; slot < slots; slot += 16) {
-            encode<Bits>(task.scratch + slot, 16, scale, unit);
-            *codes++ = pack<Bits>(unit);
-        }
+        encode<Bits>(task.scratch, slots, scale, codes);
     }
 }
 
@@ -119,17 +120,18 @@ void code_token_values(const CodeTask& task, int64_t slot) {
     const int64_t dims = task.part->head_dim, slots = task.slots, channels = task.part->kv_heads * dims;
     gather_values(task, slot, task.scratch);
     auto* scales = plane<uint16_t>(task.coded, task.coded.value_scales, 0, task.to) + slot;
-    alignas(64) int32_t unit[16];
+    const bool by_head = codes_values_by_head(dims);
     for (int64_t first = 0; first < channels; first += slots, scales += 2 * slots) {
         const int64_t count = channels - first < slots ? channels - first : slots;
         const Scale scale = scale_of<Bits>(task.scratch + first, count);
         scales[0] = scale.m, scales[slots] = scale.s;
-        for (int64_t channel = first; channel < first + count; channel += 16) {
-            encode<Bits>(task.scratch + channel, smaller(16, first + count - channel), scale, unit);
-            const bool by_head = codes_values_by_head(dims);
+        // Of one head at a time, where each has codes of its own.
+        for (int64_t channel = first, end; channel < first + count; channel = end) {
             const int64_t head = by_head ? channel / dims : 0, stride = by_head ? dims : whole_vectors(channels);
-            plane<Unit<Bits>>(task.coded, task.coded.values, head,
-                              task.to)[(slot * stride + channel - head * dims) / 16] = pack<Bits>(unit);
+            end = by_head ? smaller(first + count, (head + 1) * dims) : first + count;
+            auto* codes = plane<Unit<Bits>>(task.coded, task.coded.values, head, task.to);
+            encode<Bits>(task.scratch + channel, end - channel, scale,
+                         codes + (slot * stride + channel - head * dims) / 16);
         }
     }
 }

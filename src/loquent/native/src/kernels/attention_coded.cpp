@@ -56,7 +56,7 @@ private:
     /// The block at `base`, of which somebody sees [low, high) coded; up to `end` they go on.
     void visit_block(int64_t base, int64_t low, int64_t high, int64_t end) {
         find_slots(base, low, high);
-        if (!wide_ && high < end) fetch_page(task_.coded_pages[high / task_.page_size]);
+        if (!wide_ && high < end) fetch_block(high);
         read_key_numbers();
         read_value_numbers();
         const Block<Codes> block = find();
@@ -97,12 +97,17 @@ private:
         return block;
     }
 
-    void fetch_page(int64_t page) const {
+    /// Ask for the block that begins at this position.
+    void fetch_block(int64_t position) const {
         const LayerView& view = task_.coded;
-        for (const LayerView::Plane* which : {&view.keys, &view.values, &view.key_scales}) {
-            const uint8_t* bytes = plane(*which, page);
-            for (int64_t i = 0; i < which->page_bytes; i += 64) fetch(bytes + i);
-        }
+        const int64_t page = task_.coded_pages[position / task_.page_size], slot = position % task_.page_size;
+        const int64_t count = smaller(kBlock, task_.slots), row = code_bytes(task_.slots, Bits);
+        const uint8_t *keys = plane(view.keys, page) + code_bytes(slot, Bits), *scales = plane(view.key_scales, page);
+        const uint8_t* values = plane(view.values, page) + code_bytes(slot * dims_, Bits);
+        // Channels are a block apart, several of them in a line, or further.
+        for (int64_t i = 0; i < dims_ * row; i += larger(64, task_.slots > kBlock ? row : 0)) fetch(keys + i);
+        for (int64_t i = 0; i < code_bytes(count * dims_, Bits); i += 64) fetch(values + i);
+        for (int64_t i = 0; i < view.key_scales.page_bytes; i += 64) fetch(scales + i);
     }
 
     /// Of each run's page m and s of the head's channels, (2, width).

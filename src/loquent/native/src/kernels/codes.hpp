@@ -27,10 +27,16 @@ inline Words spread(const Unit<Bits>& unit) {
     if constexpr (Bits == 4) return (Words)(Longs{} + word_at<int64_t>(unit.bytes));
 }
 
+/// How far each lane's code is shifted, of codes [part * kLanes, part * kLanes + kLanes).
+template <int Bits>
+inline Words shifts(int part) {
+    const Ints lanes = lane_numbers() + part * kLanes;
+    return (Words)(Bits == 4 ? (lanes >> 1) * 4 : lanes * Bits);
+}
+
 /// Codes [part * kLanes, part * kLanes + kLanes) of a unit.
 template <int Bits>
 inline Vec decode(const Unit<Bits>& unit, int part) {
-    const Ints lanes = lane_numbers() + part * kLanes;
     if constexpr (Bits == 8) {
 #if defined(__AVX512F__)
         return (Vec)_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)unit.bytes)));
@@ -42,7 +48,7 @@ inline Vec decode(const Unit<Bits>& unit, int part) {
         return to_float(codes);
 #endif
     } else {
-        const Words codes = spread(unit) >> (Words)(Bits == 4 ? (lanes >> 1) * 4 : lanes * Bits);
+        const Words codes = spread(unit) >> shifts<Bits>(part);
         constexpr int most = (1 << Bits) - 1;
         // Looking up in a table of as many lanes leaves the bits above a code aside, and makes floats at once.
 #if defined(__AVX512F__)
@@ -65,13 +71,24 @@ inline int code_at(const Unit<Bits>* row, int64_t index) {
     return bytes[lane * Bits / 8] >> lane * Bits % 8 & ((1 << Bits) - 1);
 }
 
-/// 16 codes as a unit.
+/// 16 codes, in as many vectors as they fill, as a unit.
 template <int Bits>
-inline Unit<Bits> pack(const int32_t* codes) {
-    Unit<Bits> unit{};
-    for (int lane = 0; lane < 16; ++lane) {
-        const int place = Bits == 4 ? lane % 2 * 32 + lane / 2 * 4 : lane * Bits;
-        unit.bytes[place / 8] = static_cast<uint8_t>(unit.bytes[place / 8] | codes[lane] << place % 8);
+inline Unit<Bits> pack(const Ints* codes) {
+    Unit<Bits> unit;
+    if constexpr (Bits == 8) {
+        using Bytes = uint8_t __attribute__((vector_size(kLanes)));
+        for (int part = 0; part * kLanes < 16; ++part) {
+            const Bytes bytes = __builtin_convertvector(codes[part], Bytes);
+            std::memcpy(unit.bytes + part * kLanes, &bytes, sizeof bytes);
+        }
+    } else {
+        Words all{};
+        for (int part = 0; part * kLanes < 16; ++part) all |= (Words)codes[part] << shifts<Bits>(part);
+        const Longs pairs = (Longs)all;   // of lanes: the even one in the lower word, the odd one in the upper
+        int64_t words = 0;
+        for (int i = 0; i < kLanes / 2; ++i) words |= pairs[i];
+        if constexpr (Bits < 4) words |= words >> 32;
+        std::memcpy(unit.bytes, &words, sizeof unit);
     }
     return unit;
 }

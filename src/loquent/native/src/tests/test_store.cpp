@@ -128,16 +128,16 @@ void content_stays_and_new_pages_are_zeros(Kind kind) {
     }
 }
 
-void marked_chunks_are_read_ahead() {
+void used_chunks_are_read_ahead() {
     for (const auto& file : places()) {
         Store store({{2, 24, true}, {3, 300, false}, {1, 8, true}}, 16, Kind::int8, {group({0, 1, 2})}, 0, file);
         const PageMemory& memory = store.group(0);
         store.group(0).resize(200);
         for (int64_t page = 0; page < 200; ++page) fill(store, 3, page, (int)page);
         CHECK(memory.chunks() > 2 && memory.chunk_of(199) == memory.chunks() - 1);
-        std::vector<bool> marked(memory.chunks());
-        marked[memory.chunk_of(199)] = marked[0] = true;
-        for (int64_t layer = 0; layer < 3; ++layer) memory.read_ahead(layer, marked);
+        std::vector<int64_t> used(memory.chunks());
+        used[memory.chunk_of(199)] = 1, used[0] = memory.pages();
+        for (int64_t layer = 0; layer < 3; ++layer) memory.read_ahead(layer, used);
         for (int64_t page = 0; page < 200; ++page) CHECK(holds(store, 3, page, (int)page));
     }
 }
@@ -229,7 +229,7 @@ int main() {
     planes_are_apart_and_aligned();
     bytes_are_exact();
     for (Kind kind : kKinds) content_stays_and_new_pages_are_zeros(kind);
-    marked_chunks_are_read_ahead();
+    used_chunks_are_read_ahead();
     pages_are_copied_and_cleared();
     views_lead_to_the_same_planes();
     groups_are_apart();
