@@ -76,7 +76,9 @@ def test_a_loop_does_what_it_does_with_the_cache_of_transformers(name: str) -> N
     do("batch_repeat_interleave", 2)
     for column in range(14, 17):
         compare(4, column, column + 1)
-    for layer, (keys, values) in enumerate(mine):
+    legacy = mine.to_legacy_cache()
+    assert len(legacy) == len(mine.key_cache) == len(mine.value_cache) == 2
+    for layer, (keys, values) in enumerate(legacy):
         torch.testing.assert_close(keys, other.layers[layer].keys, **CLOSE)
         torch.testing.assert_close(values, other.layers[layer].values, **CLOSE)
 
@@ -251,7 +253,7 @@ def test_a_pair_of_caches_serves_a_decoder_by_its_first() -> None:
 
 def test_what_is_no_cache_is_refused() -> None:
     ids = distinct_ids(1, 3)
-    for wrong, remedy in (((), "from_legacy_cache"), ("dynamic", "new DynamicCache")):
+    for wrong, remedy in (((), "from outside"), ("dynamic", "new DynamicCache")):
         with pytest.raises(ArgumentError, match=remedy):
             MODELS["gpt2"](ids, past_key_values=wrong)
 

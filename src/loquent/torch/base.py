@@ -167,5 +167,5 @@ def _own_cache(given: Any) -> Cache | None:
         return cache
     remedy = "Pass a new DynamicCache(), or what a forward call returned."
     if isinstance(given, tuple | list):
-        remedy = "Pass DynamicCache.from_legacy_cache(past_key_values) instead."
+        remedy = "Keys and values cannot be put in from outside: pass a new DynamicCache() with the tokens."
     raise ArgumentError(f"past_key_values is a {type(given).__name__}, not a cache. {remedy}")

@@ -99,6 +99,20 @@ class Cache:
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
         return (self[layer] for layer in range(len(self)))
 
+    @property
+    def key_cache(self) -> list[Any]:
+        """The keys of each layer; see `__getitem__`."""
+        return [keys for keys, _ in self]
+
+    @property
+    def value_cache(self) -> list[Any]:
+        """The values of each layer; see `__getitem__`."""
+        return [values for _, values in self]
+
+    def to_legacy_cache(self) -> tuple[tuple[Any, Any], ...]:
+        """The keys and values of each layer; see `__getitem__`."""
+        return tuple(self)
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Cache:
         twin = copy.copy(self)
         memo[id(self)] = twin

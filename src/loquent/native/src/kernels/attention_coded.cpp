@@ -47,7 +47,11 @@ public:
     }
 
     void run(int64_t begin, int64_t end) {
-        const int64_t low = larger(rows_.low[0], begin), high = smaller(rows_.exact[task_.count - 1], end);
+        // A row whose window begins behind its coded pages sees none of them, and `exact` is where its window begins.
+        const int64_t last = task_.start + rows_.token(task_.count - 1);
+        const int64_t coded = first_exact(task_.residual, task_.page_size, last);
+        const int64_t low = larger(rows_.low[0], begin), high = smaller(coded, end);
+        if (low >= high) return;
         for (int64_t base = low / kBlock * kBlock; base < high; base += kBlock)
             visit_block(base, larger(low, base), smaller(high, base + kBlock), high);
     }

@@ -26,6 +26,7 @@ std::vector<Layer> coded_layers() {
         all.push_back(Layer(12, 2, 16).stored(Kind::float32, 128).coded(bits, 10));
         all.push_back(Layer(2, 2, 32).windowed(90).stored(Kind::float32, 16).coded(bits, 40));
         all.push_back(Layer(5, 1, 20).windowed(50).stored(Kind::bfloat16, 32).coded(bits, 3));
+        all.push_back(Layer(4, 2, 4).masked(6, false).windowed(11).stored(Kind::float32, 16).coded(bits, 5));
         all.push_back(Layer(4, 2, 32).normed().turned(16).masked(40, false).stored(Kind::float32, 16).coded(bits, 24));
         all.push_back(Layer(4, 2, 10).masked(9, true).windowed(80).stored(Kind::bfloat16, 32).coded(bits, 4));
     }
