@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -145,3 +146,21 @@ def test_counts_and_contents_that_do_not_fit_are_refused() -> None:
 def test_codes_that_there_are_not_are_refused(fields: dict[str, Any], match: str) -> None:
     with pytest.raises(ArgumentError, match=match):
         opened(layer(), coding=Coding(**fields))
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="this system does not tell of resident memory")
+@pytest.mark.parametrize("key_values", ["float32", "bfloat16", "int8"])
+def test_what_the_system_has_given_is_what_the_pages_take(key_values: str) -> None:
+    """Not that and what is left of huge pages behind each chunk of them."""
+    store = opened(*[layer(kv_heads=4, head_dim=64)] * 4, key_values=key_values)
+    pages = 1280
+    before = anonymous_bytes()
+    store.resize(0, pages)
+    store.clear(0, range(pages))  # which writes to them
+    taken = pages * store.groups[0].bytes_per_page
+    assert taken <= anonymous_bytes() - before + 2**20 < 1.1 * taken
+
+
+def anonymous_bytes() -> int:
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("RssAnon:")[1].split()[0]) * 1024

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from loquent.errors import ArgumentError
+
 
 @dataclass(frozen=True)
 class Coding:
@@ -21,6 +23,16 @@ class Coding:
     library: str | None = None  # "quanto" or "hqq", which then do the arithmetic in their way; None: our own
     axis_key: int = 0  # for a library
     axis_value: int = 0
+
+
+def check_coding(coding: Coding, bits: Sequence[int] = (1, 2, 4, 8)) -> None:
+    """Raises ArgumentError where there cannot be such pages; `bits` are those that whoever codes them has."""
+    if coding.bits not in bits:
+        raise ArgumentError(f"bits={coding.bits} cannot be had from {coding.library or 'Loquent'}. Use one of {bits}.")
+    if coding.group < 16 or coding.group % 16:
+        raise ArgumentError(f"group={coding.group} must be a multiple of 16.")
+    if coding.residual < 1:
+        raise ArgumentError(f"residual={coding.residual} must be at least 1.")
 
 
 def levels(bits: int) -> tuple[float, float]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from loquent.cache import Coding, PageGroup, StoreKind, layer_groups
+from loquent.cache import PageGroup, StoreKind, check_coding, layer_groups
 from loquent.cache.files import full_disk, unnamed_file
 from loquent.errors import ArgumentError
 from loquent.native.extension import core
@@ -44,7 +44,12 @@ class NativeStore:
     def __init__(self, layers: Sequence[LayerShape], page_size: int, key_values: str, kind: StoreKind) -> None:
         coding = kind.coding
         if coding is not None:
-            _check(coding)
+            if coding.library is not None:
+                raise ArgumentError(
+                    f"The native core has no codes of the library {coding.library!r}. Use backend='native', or run the "
+                    "model on PyTorch."
+                )
+            check_coding(coding)
             page_size, key_values = coding.group, "bfloat16" if key_values == "int8" else key_values
         parts = layer_groups([layer.window for layer in layers], coding)
         self.page_size = page_size
@@ -114,18 +119,3 @@ class NativeStore:
             ValueError: content of another shape.
         """
         self.memory.write_pages(group, pages, content)
-
-
-def _check(coding: Coding) -> None:
-    """Raises ArgumentError where the native core has no such codes."""
-    if coding.library is not None:
-        raise ArgumentError(
-            f"The native core has no codes of the library {coding.library!r}. Use backend='native', or run the model "
-            "on PyTorch."
-        )
-    if coding.bits not in (1, 2, 4, 8):
-        raise ArgumentError(f"bits={coding.bits} must be 1, 2, 4 or 8.")
-    if coding.group < 16 or coding.group % 16:
-        raise ArgumentError(f"group={coding.group} must be a multiple of 16.")
-    if coding.residual < 1:
-        raise ArgumentError(f"residual={coding.residual} must be at least 1.")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from loquent import parts
-from loquent.cache import Coding
+from loquent.cache import Coding, check_coding
 from loquent.errors import ArgumentError
 from loquent.torch.coding import decode, encode, pack, unpack
 from loquent.torch.page_memory import PageMemory
@@ -127,17 +127,11 @@ def code_pages(planes: Sequence[Tensor], page_size: int, exact: Tensor, into: Co
         into.encode(targets, [plane.index_select(0, sources) for plane in paged])
 
 
-def check_coding(coding: Coding) -> None:
+def check_codes(coding: Coding) -> None:
     """Raises ArgumentError where pages cannot be coded so."""
     if coding.library not in _BITS:
         raise ArgumentError(f'library={coding.library!r} must be "quanto", "hqq" or None.')
-    if coding.bits not in _BITS[coding.library]:
-        who = coding.library or "Loquent"
-        raise ArgumentError(f"bits={coding.bits} cannot be had. {who} codes in {_BITS[coding.library]}.")
+    check_coding(coding, _BITS[coding.library])
     for name, axis in (("axis_key", coding.axis_key), ("axis_value", coding.axis_value)):
         if axis not in _AXES[coding.library]:
             raise ArgumentError(f"{name}={axis} must be one of {_AXES[coding.library]}.")
-    if coding.group < 16 or coding.group % 16:
-        raise ArgumentError(f"group={coding.group} must be a multiple of 16.")
-    if coding.residual < 1:
-        raise ArgumentError(f"residual={coding.residual} must be at least 1.")

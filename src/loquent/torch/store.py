@@ -16,7 +16,7 @@ from torch import Tensor
 from loquent.cache import Coding, LayerGroup, PageGroup, StoreKind, layer_groups
 from loquent.errors import CapacityError
 from loquent.parts import Attention, Decoder
-from loquent.torch.coded_pages import CodedPages, KiviPages, check_coding, code_pages
+from loquent.torch.coded_pages import CodedPages, KiviPages, check_codes, code_pages
 from loquent.torch.groups import Plan, Row
 from loquent.torch.library_pages import LibraryPages, library_version
 from loquent.torch.page_memory import DeviceMemory, FileMemory, PageMemory
@@ -71,7 +71,7 @@ class PageStore:
         coding: Coding | None = None,
     ) -> None:
         if coding is not None:
-            check_coding(coding)
+            check_codes(coding)
         self.page_size = page_size if coding is None else coding.group
         self.dtype, self.place, self._device, self._coding = dtype, memory.place, memory.device, coding
         self._parts = [block.attention for block in decoder.blocks]

@@ -23,7 +23,8 @@ std::shared_ptr<uint8_t> map_huge(int64_t bytes) {
     if (mapped == MAP_FAILED) throw std::bad_alloc();
     auto* start = reinterpret_cast<uint8_t*>(round_up(reinterpret_cast<int64_t>(mapped), kHugePage));
 #ifdef MADV_HUGEPAGE
-    madvise(start, round_up(bytes, kHugePage), MADV_HUGEPAGE);
+    // Whole ones alone: with its first byte the rest of another would take memory for nothing.
+    madvise(start, bytes / kHugePage * kHugePage, MADV_HUGEPAGE);
 #endif
     return std::shared_ptr<uint8_t>(start, [mapped, size](uint8_t*) { munmap(mapped, size); });
 }

@@ -1,0 +1,1 @@
+"""What benchmarks/kv.py is made of."""
