@@ -14,14 +14,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reading import pieces_of, rows_of
-from tiny_models import ALL, tiny
+from tiny_models import ALL, distinct_ids, tiny
 
-from loquent import open_engine
+from loquent import DynamicCache, OffloadedCache, open_engine
 from loquent.cache import PLAIN, Coding, StoreKind
 from loquent.engine import Engine
 from loquent.errors import CapacityError
 from loquent.generation import engine_of
 from loquent.generation.binding import slot_of
+from loquent.torch import cache as cache_pages
 from loquent.torch import runner, store
 from loquent.torch.offloaded import OffloadedStore
 from loquent.torch.page_memory import DeviceMemory, HostMemory
@@ -176,6 +177,34 @@ def test_requests_whose_pages_were_taken_away_read_again(monkeypatch: pytest.Mon
     assert {name: [row[0] for row in rows] for name, rows in found.rows.items()} == {
         name: [row[0] for row in rows] for name, rows in expected.rows.items()
     }
+
+
+@pytest.mark.parametrize("copies", [InLine, Late])
+@pytest.mark.parametrize("name", DEEP)
+def test_gradients_reach_new_tokens_where_layers_are_computed_again(
+    name: str, copies: type[SideCopies], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny(name, **DEEP[name]).train()
+    model.gradient_checkpointing_enable()
+    ids = distinct_ids(2, 30)
+
+    def gradients(cache: Any) -> list[torch.Tensor]:
+        model.zero_grad()
+        with torch.no_grad():
+            model(ids[:, :20], past_key_values=cache)
+        model(ids[:, 20:], past_key_values=cache, use_cache=True).logits.pow(2).mean().backward()
+        return [weight.grad.clone() for weight in model.parameters() if weight.grad is not None]
+
+    expected = gradients(DynamicCache())
+    force(monkeypatch, copies)
+    monkeypatch.setattr(cache_pages, "open_store", runner.open_store)
+    brought = []
+    open_step = OffloadedStore.open_step
+    monkeypatch.setattr(OffloadedStore, "open_step", lambda *given: brought.append(open_step(*given)) or brought[-1])
+    found = gradients(OffloadedCache())
+    assert len(brought) == 2
+    assert len(found) == len(expected) > 20
+    assert all(torch.equal(*pair) for pair in zip(found, expected))
 
 
 # --- memory ----------------------------------------------------------------------------------------------------------
