@@ -17,7 +17,7 @@ from tiny_models import VOCABULARY, tiny
 from loquent.cache import Coding, StoreKind
 from loquent.engine.backend import Segment
 from loquent.errors import ArgumentError
-from loquent.torch import attend, attention, keys, planning, store
+from loquent.torch import attend, attention, coded_pages, keys, planning
 from loquent.torch.batch import Batch, make_batch
 from loquent.torch.causal import CausalLM
 from loquent.torch.groups import Row
@@ -180,7 +180,7 @@ def test_blocks_of_queries_and_of_sequences_change_nothing(name: str, monkeypatc
     torch.testing.assert_close(together(), whole, atol=2e-5, rtol=1e-5)
     monkeypatch.setattr(attend, "_SCORE_ELEMENTS", 1000)
     monkeypatch.setattr(planning, "_DECODED_ELEMENTS", 16 * 32 * 4)
-    monkeypatch.setattr(store, "_NUMBERS_AT_ONCE", 600)
+    monkeypatch.setattr(coded_pages, "_NUMBERS_AT_ONCE", 600)
     torch.testing.assert_close(together(), whole, atol=2e-5, rtol=1e-5)
 
 

@@ -79,14 +79,14 @@ class SelfAttention(nn.Module):
         """The entries of one plane that a group's queries see, (count, size, ...)."""
         exact = where if isinstance(where, Keys) else where.exact
         seen = group.take(entry) if exact.reads_new else None
-        if batch.store is not None and exact.source is not None:
-            seen = exact.read(batch.store.planes(self.layer)[plane], seen)
+        if batch.pages is not None and exact.source is not None:
+            seen = exact.read(batch.pages.planes(self.layer)[plane], seen)
         assert seen is not None
         if isinstance(where, Keys):
             return seen
-        assert batch.store is not None  # that has coded pages
+        assert batch.pages is not None  # of a store that has coded ones
         coded = where.coded.size
         both = seen.new_empty(len(seen), coded + seen.shape[1], *seen.shape[2:])
-        batch.store.coded(self.layer).decode(where.coded.pages, plane, both[:, :coded])
+        batch.pages.coded(self.layer).decode(where.coded.pages, plane, both[:, :coded])
         both[:, coded:] = seen
         return both

@@ -21,6 +21,9 @@ from loquent.torch.page_tensors import PageTensors
 _BITS = {None: (1, 2, 4, 8), "quanto": (2, 4), "hqq": (1, 2, 3, 4, 8)}
 _AXES = {None: (0,), "quanto": (0, -1), "hqq": (0, 1)}
 
+# Pages are coded so many numbers at a time.
+_NUMBERS_AT_ONCE = 1 << 22
+
 
 class CodedPages(Protocol):
     """Pages whose planes are written whole, once, and read as numbers."""
@@ -28,6 +31,13 @@ class CodedPages(Protocol):
     @property
     def bytes_per_page(self) -> int:
         """The memory of one page."""
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """What it consists of, (pages, ...) each."""
+
+    def by_page(self) -> list[Tensor]:
+        """The tensors as (pages, numbers of a page)."""
 
     def resize(self, pages: int) -> None:
         """Grow or shrink to `pages`; pages below the smaller of both counts keep their content."""
@@ -107,6 +117,14 @@ class KiviPages(PageTensors):
 
     def _put(self, index: int, pages: Tensor, content: Tensor) -> None:
         self.tensors[index].index_copy_(0, pages, content)
+
+
+def code_pages(planes: Sequence[Tensor], page_size: int, exact: Tensor, into: CodedPages, coded: Tensor) -> None:
+    """Code whole pages `exact` of planes (slots, ...) as pages `coded`."""
+    paged = [plane.view(-1, page_size, *plane.shape[1:]) for plane in planes]
+    some = max(1, _NUMBERS_AT_ONCE // paged[0].shape[1:].numel())
+    for sources, targets in zip(torch.split(exact, some), torch.split(coded, some)):
+        into.encode(targets, [plane.index_select(0, sources) for plane in paged])
 
 
 def check_codes(coding: Coding) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -57,7 +57,7 @@ def gather(
     for row, (table, (start, stop)) in enumerate(zip(tables, spans)):
         pages[row, : stop - start] = table[start:stop]
         pages[row, stop - start :] = table[stop - 1]
-    return Gathered(torch.from_numpy(pages.ravel()).to(device), len(spans), page_size)
+    return Gathered(pages.ravel(), len(spans), page_size, device)
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +97,10 @@ class Group:
         if window not in self._keys:
             self._keys[window] = self._find_keys(window)
         return self._keys[window]
+
+    def with_keys(self, window: int | None, keys: Keys | JoinedKeys) -> Group:
+        """The same group, whose keys for this window are elsewhere."""
+        return replace(self, _keys={window: keys})
 
     def _find_keys(self, window: int | None) -> Keys | JoinedKeys:
         queries, place = self.queries, self.stored

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 Span = tuple[int, int]
@@ -34,21 +37,28 @@ class Strided:
             return plane[self.first : self.first + self.size].unsqueeze(0)
         strides = plane.stride()
         shape = (self.count, self.size, *plane.shape[1:])
-        return plane.as_strided(shape, (self.step * strides[0], *strides), self.first * strides[0])
+        start = plane.storage_offset() + self.first * strides[0]
+        return plane.as_strided(shape, (self.step * strides[0], *strides), start)
 
 
 @dataclass(frozen=True, eq=False)
 class Gathered:
     """Slots of `count` sequences by page number, (count * pages of each,), padded with any page."""
 
-    pages: Tensor
+    numbers: NDArray[np.int64]
     count: int
     page_size: int
+    device: torch.device
+
+    @cached_property
+    def pages(self) -> Tensor:
+        """The page numbers on the device."""
+        return torch.from_numpy(self.numbers).to(self.device)
 
     @property
     def size(self) -> int:
         """How many slots of each sequence are read."""
-        return len(self.pages) // self.count * self.page_size
+        return len(self.numbers) // self.count * self.page_size
 
     def read(self, plane: Tensor) -> Tensor:
         """The entries, (count, size, ...), in a copy."""

@@ -1,7 +1,8 @@
-"""Memory for tensors of pages, which grow and shrink row by row: on the model's device, or in a mapped file."""
+"""Memory for tensors of pages, which grow and shrink row by row: a device's, its host's, a mapped file, or lent."""
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from typing import Protocol
@@ -11,6 +12,9 @@ import torch
 from torch import Tensor
 
 from loquent.cache.files import reserve, unnamed_file
+from loquent.errors import CapacityError
+from loquent.sizes import shown_size
+from loquent.torch.side_copies import SideCopies
 
 
 class Column(Protocol):
@@ -129,3 +133,58 @@ class _FileColumn:
             raise RuntimeError(
                 "a store in a file belongs to the process that opened it. Open another engine in this one."
             )
+
+
+class HostMemory(DeviceMemory):
+    """Memory of the host of a device, from which pages are brought to it."""
+
+    place = "host"
+
+    def __init__(self, copies: SideCopies) -> None:
+        super().__init__(torch.device("cpu"))
+        self._copies = copies
+
+    def zeros(self, rows: int, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        """Rows of zeros.
+
+        Raises:
+            CapacityError: the host has no room for them.
+        """
+        try:
+            return self._copies.host_zeros((rows, *shape), dtype)
+        except RuntimeError as error:
+            size = shown_size(rows * math.prod(shape) * dtype.itemsize)
+            raise CapacityError(
+                f"The host has no room for {size} more of offloaded keys and values ({str(error).splitlines()[0]}). "
+                "Ask for a shorter context, or for fewer requests at once."
+            ) from error
+
+
+class LentMemory:
+    """A buffer, lent to tensors part by part: resizing gives a tensor a part of its own, with whatever is there."""
+
+    place = "memory"
+    alignment = 256  # bytes, at most so many are skipped between tensors
+
+    def __init__(self, buffer: Tensor) -> None:
+        self.device, self._buffer, self._used = buffer.device, buffer, 0
+
+    def column(self, shape: Sequence[int], dtype: torch.dtype) -> Column:
+        """A tensor's, without rows yet."""
+        return _LentColumn(self, shape, dtype)
+
+    def lend(self, rows: int, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        """The next part of the buffer."""
+        start = self._used
+        stop = start + rows * math.prod(shape) * dtype.itemsize
+        self._used = -(-stop // self.alignment) * self.alignment
+        return self._buffer[start:stop].view(dtype).view(rows, *shape)
+
+
+class _LentColumn:
+    def __init__(self, memory: LentMemory, shape: Sequence[int], dtype: torch.dtype) -> None:
+        self._memory = memory
+        self.tensor = torch.empty(0, *shape, dtype=dtype, device=memory.device)
+
+    def resize(self, rows: int) -> None:
+        self.tensor = self._memory.lend(rows, self.tensor.shape[1:], self.tensor.dtype)

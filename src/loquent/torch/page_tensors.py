@@ -50,28 +50,28 @@ class PageTensors:
 
     def copy(self, sources: Tensor, targets: Tensor) -> None:
         """Copy whole pages; no page is both a source and a target."""
-        for pages in self._by_page():
+        for pages in self.by_page():
             pages.index_copy_(0, targets, pages.index_select(0, sources))
 
     def clear(self, pages: Tensor) -> None:
         """Fill whole pages with zeros."""
-        for content in self._by_page():
+        for content in self.by_page():
             content.index_fill_(0, pages, 0)
 
     def read(self, pages: Tensor) -> Tensor:
         """The bytes of whole pages, (pages, bytes_per_page): tensor by tensor."""
-        return torch.cat([content.index_select(0, pages).view(torch.uint8) for content in self._by_page()], 1)
+        return torch.cat([content.index_select(0, pages).view(torch.uint8) for content in self.by_page()], 1)
 
     def write(self, pages: Tensor, content: Tensor) -> None:
         """Put bytes that `read` gave into whole pages."""
         start = 0
-        for held in self._by_page():
+        for held in self.by_page():
             stop = start + held.shape[1] * held.element_size()
             # A copy: bytes are numbers of another type only where they begin at a multiple of its size.
             piece = content[:, start:stop].clone(memory_format=torch.contiguous_format)
             held.index_copy_(0, pages, piece.view(held.dtype))
             start = stop
 
-    def _by_page(self) -> list[Tensor]:
+    def by_page(self) -> list[Tensor]:
         """The tensors as (pages, numbers of a page)."""
         return [tensor.view(self.pages, -1) for tensor in self.tensors]

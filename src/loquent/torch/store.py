@@ -6,6 +6,7 @@ Slots that nobody has written hold zeros, and later whatever their last owner le
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -15,13 +16,33 @@ from torch import Tensor
 from loquent.cache import Coding, LayerGroup, PageGroup, StoreKind, layer_groups
 from loquent.errors import CapacityError
 from loquent.parts import Attention, Decoder
-from loquent.torch.coded_pages import CodedPages, KiviPages, check_codes
+from loquent.torch.coded_pages import CodedPages, KiviPages, check_codes, code_pages
+from loquent.torch.groups import Plan, Row
 from loquent.torch.library_pages import LibraryPages, library_version
 from loquent.torch.page_memory import DeviceMemory, FileMemory, PageMemory
 from loquent.torch.page_tensors import PageTensors
+from loquent.torch.places import Place, fresh_pages, slots_of
+from loquent.torch.side_copies import side_copies
 
-# Pages are coded so many numbers at a time.
-_NUMBERS_AT_ONCE = 1 << 22
+
+class StepPages(Protocol):
+    """What the layers of one step write and read."""
+
+    @property
+    def plans(self) -> Sequence[Plan]:
+        """Of each layer, which sequences are attended together, and where in `planes` and `coded` their keys are."""
+
+    def write(self, layer: int, entries: Sequence[Tensor]) -> None:
+        """Remember the new tokens' keys and values, (tokens, ...) for each plane, and code the pages that need it.
+
+        Layers write in their order, and read before the next one writes.
+        """
+
+    def planes(self, layer: int) -> list[Tensor]:
+        """The exact planes of a layer, (slots, ...)."""
+
+    def coded(self, layer: int) -> CodedPages:
+        """The coded pages of a layer that has some."""
 
 
 class PageStore:
@@ -54,14 +75,11 @@ class PageStore:
         self.page_size = page_size if coding is None else coding.group
         self.dtype, self.place, self._device, self._coding = dtype, memory.place, memory.device, coding
         self._parts = [block.attention for block in decoder.blocks]
-        self._exact = [PageTensors(_entry_shapes(part), dtype, self.page_size, memory) for part in self._parts]
+        self._exact = [self._make_exact(part, memory) for part in self._parts]
         self._layers = layer_groups([part.window for part in self._parts], coding)
         self.exact_group, self.coded_group = _places(self._layers)
         """For each layer the group of its exact pages, and that of its coded ones, if it has some."""
-        self._coded: dict[int, CodedPages] = {}
-        if coding is not None:
-            make = KiviPages if coding.library is None else LibraryPages
-            self._coded = {layer: make(self._parts[layer], coding, dtype, memory) for layer in self.coded_group}
+        self._coded = {layer: self._make_coded(self._parts[layer], memory) for layer in self.coded_group}
         self.groups = [self._describe(index) for index in range(len(self._layers))]
         self._pages = [0] * len(self.groups)
 
@@ -164,10 +182,11 @@ class PageStore:
 
     def code(self, layer: int, exact: Tensor, coded: Tensor) -> None:
         """Code whole exact pages of a layer into coded ones."""
-        planes = [plane.view(-1, self.page_size, *plane.shape[1:]) for plane in self.planes(layer)]
-        some = max(1, _NUMBERS_AT_ONCE // planes[0].shape[1:].numel())
-        for sources, targets in zip(torch.split(exact, some), torch.split(coded, some)):
-            self._coded[layer].encode(targets, [plane.index_select(0, sources) for plane in planes])
+        code_pages(self.planes(layer), self.page_size, exact, self._coded[layer], coded)
+
+    def open_step(self, rows: Sequence[Row], places: Sequence[Place], device: torch.device) -> StepPages:
+        """What the layers of a step write and read, whose places are these."""
+        return DirectPages(self, rows, places, device)
 
     def _held(self, group: int) -> Sequence[PageTensors | CodedPages]:
         """What holds the pages of the group's layers."""
@@ -175,12 +194,63 @@ class PageStore:
         where = self._exact if layers.residual is None else self._coded
         return [where[layer] for layer in layers.layers]
 
+    def _make_exact(self, part: Attention, memory: PageMemory) -> PageTensors:
+        return PageTensors(_entry_shapes(part), self.dtype, self.page_size, memory)
+
+    def _make_coded(self, part: Attention, memory: PageMemory) -> CodedPages:
+        assert self._coding is not None
+        make = KiviPages if self._coding.library is None else LibraryPages
+        return make(part, self._coding, self.dtype, memory)
+
     def _describe(self, group: int) -> PageGroup:
         size = sum(held.bytes_per_page for held in self._held(group))
         return PageGroup(size, self._layers[group].window, self._layers[group].residual)
 
     def _numbers(self, pages: Sequence[int]) -> Tensor:
         return torch.as_tensor(np.asarray(pages, np.int64), device=self._device)
+
+
+class DirectPages:
+    """The `StepPages` of a store that is where the model is: it is written and read itself."""
+
+    def __init__(self, store: PageStore, rows: Sequence[Row], places: Sequence[Place], device: torch.device) -> None:
+        self.planes, self.coded = store.planes, store.coded
+        self.plans = [place.plan for place in places]
+        self._store = store
+        self._targets: dict[Place, _Targets] = {}
+        for place in places:
+            if place not in self._targets:
+                self._targets[place] = _targets(rows, place, store.page_size, device)
+        self._places = places
+
+    def write(self, layer: int, entries: Sequence[Tensor]) -> None:
+        """Remember the new tokens' keys and values, and code the pages that need it."""
+        slots, fresh = self._targets[self._places[layer]]
+        self._store.write(layer, slots, entries)
+        if fresh is not None:
+            self._store.code(layer, *fresh)
+
+
+class _Targets(NamedTuple):
+    """Where a layer's new entries go, and the exact pages that are coded with the pages that they become."""
+
+    slots: Tensor | slice
+    fresh: tuple[Tensor, Tensor] | None
+
+
+def _targets(rows: Sequence[Row], place: Place, page_size: int, device: torch.device) -> _Targets:
+    slots = slots_of(rows, place.exact, page_size)
+    fresh = None if place.coded is None else fresh_pages(rows, place.exact, place.coded)
+    if fresh is not None:
+        exact, coded = (torch.from_numpy(pages).to(device) for pages in fresh)
+    return _Targets(_as_index(slots, device), None if fresh is None else (exact, coded))
+
+
+def _as_index(slots: NDArray[np.int64], device: torch.device) -> Tensor | slice:
+    """A slice where they are consecutive, which saves an index."""
+    if int(slots[-1] - slots[0]) == len(slots) - 1 and bool((np.diff(slots) == 1).all()):
+        return slice(int(slots[0]), int(slots[-1]) + 1)
+    return torch.from_numpy(slots).to(device, non_blocking=True)
 
 
 def open_store(
@@ -192,6 +262,10 @@ def open_store(
         ArgumentError: a kind of store that there is none of.
         MissingExtraError: a library that is not installed.
     """
+    if kind.offloaded and device.type != "cpu":
+        from loquent.torch.offloaded import OffloadedStore  # it is a PageStore, too
+
+        return OffloadedStore(decoder, page_size, dtype, side_copies(device), kind.coding)
     memory = FileMemory(kind.folder) if kind.offloaded else DeviceMemory(device)
     return PageStore(decoder, page_size, dtype, memory, kind.coding)
 
