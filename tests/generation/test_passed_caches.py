@@ -111,7 +111,8 @@ def test_every_family_continues_a_padded_batch(name: str) -> None:
 @pytest.mark.parametrize("way", ["greedy", "beams"])
 @pytest.mark.parametrize("kind", ["offloaded", "quantized", "static"])
 @pytest.mark.parametrize(
-    ("name", "backend"), [("llama", "native"), ("gpt_neo", "native"), ("gpt_neo", "torch"), ("doge", "torch")]
+    ("name", "backend"),
+    [("llama", "native"), ("gpt_neo", "native"), ("gpt_neo", "torch"), ("doge", "native"), ("doge", "torch")],
 )
 def test_caches_of_every_kind_continue_a_chat(name: str, kind: str, way: str, backend: str) -> None:
     def fresh() -> Any:
