@@ -248,7 +248,7 @@ def _targets(rows: Sequence[Row], place: Place, page_size: int, device: torch.de
 
 def _as_index(slots: NDArray[np.int64], device: torch.device) -> Tensor | slice:
     """A slice where they are consecutive, which saves an index."""
-    if int(slots[-1] - slots[0]) == len(slots) - 1 and bool((np.diff(slots) == 1).all()):
+    if len(slots) == 1 or (int(slots[-1] - slots[0]) == len(slots) - 1 and bool((np.diff(slots) == 1).all())):
         return slice(int(slots[0]), int(slots[-1]) + 1)
     return torch.from_numpy(slots).to(device, non_blocking=True)
 
