@@ -6,11 +6,11 @@ import random
 from typing import Any
 
 import pytest
+from test_matrix import REQUESTS, STORES, Row, engine_with, readers_of, requests_of, rows_of, submit
 
 from loquent import open_engine
 from loquent.engine import Engine
 from properties.models import tiny
-from strategies.test_matrix import REQUESTS, STORES, Row, engine_with, readers_of, requests_of, rows_of, submit
 
 COUNT = 1000
 
