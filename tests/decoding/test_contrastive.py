@@ -120,7 +120,7 @@ def contrastive(alpha: float, count: int, new: int = 12, **fields: Any) -> Decod
 def run(engine: Engine, prompt: list[int], decoding: Decoding) -> tuple[int, ...]:
     handle = engine.submit(prompt, decoding)
     while engine.step():
-        assert engine.space.held <= engine._most_bytes(len(prompt), decoding)
+        assert engine.space.held <= engine.room.most_bytes(len(prompt), decoding)
     assert engine.space.held == 0
     return handle.result()[0].tokens
 

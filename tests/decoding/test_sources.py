@@ -237,7 +237,7 @@ def sourced(decoding: Decoding, *sources: Source) -> Decoding:
 
 def run(engine: Engine, prompt: list[int], decoding: Decoding) -> list[tuple[int, ...]]:
     handle = engine.submit(prompt, decoding)
-    most = engine._most_bytes(len(prompt), decoding)
+    most = engine.room.most_bytes(len(prompt), decoding)
     while engine.step():
         assert engine.space.held <= most
     assert engine.space.held == 0

@@ -117,7 +117,7 @@ def test_results_do_not_depend_on_company(
     asked: list[tuple[list[int], Decoding, int]], page_size: int, step_tokens: int, reuse: bool, tight: bool
 ) -> None:
     """Alone = batched = chunked = with reused prefixes = arriving at any step = in a store that is often full."""
-    needed = [Engine(ToyBackend(), page_size=page_size)._most_bytes(len(p), d) for p, d, _ in asked]
+    needed = [Engine(ToyBackend(), page_size=page_size).room.most_bytes(len(p), d) for p, d, _ in asked]
     engine = Engine(
         ToyBackend(),
         page_size=page_size,

@@ -94,7 +94,7 @@ def test_results_do_not_depend_on_room(
     kept = Kept(window, page_size=page_size, step_tokens=step_tokens)
     engine = kept.engine
     resolved = [kept.decoding(decoding, kind) for _, decoding, kind, _ in asked]
-    engine.kv_memory = max(engine._most_bytes(len(prompt), one) for (prompt, *_), one in zip(asked, resolved))
+    engine.kv_memory = max(engine.room.most_bytes(len(prompt), one) for (prompt, *_), one in zip(asked, resolved))
     handles: dict[int, Handle] = {}
     for step in range(13):
         for number, (prompt, _, _, arrival) in enumerate(asked):
@@ -192,7 +192,7 @@ def test_drafts_are_evicted_too() -> None:
     draft = partial(ModelDraft, reader=reader, threshold=0.0)
     drafting = replace(GREEDY, strategy=partial(speculate, draft=draft, pace=partial(Constant, 3)), readers=(reader,))
     prompts = [[number, 2, 3] * 5 for number in range(4)]
-    engine.kv_memory = engine._most_bytes(15, drafting) + 4
+    engine.kv_memory = engine.room.most_bytes(15, drafting) + 4
     handles = [engine.submit(prompt, drafting) for prompt in prompts]
     results = finish(engine, *handles)
     assert tokens(results) == tokens([alone(prompt, GREEDY, PLAIN, None) for prompt in prompts])
@@ -205,7 +205,7 @@ def test_room_of_one_store_serves_another() -> None:
     kept = Kept(None, page_size=4)
     engine = kept.engine
     plain, coded = GREEDY, kept.decoding(GREEDY, CODED)
-    engine.kv_memory = max(engine._most_bytes(40, plain), engine._most_bytes(40, coded))
+    engine.kv_memory = max(engine.room.most_bytes(40, plain), engine.room.most_bytes(40, coded))
     for asked, kind in [(plain, PLAIN), (coded, CODED), (plain, PLAIN)]:
         result = finish(engine, engine.submit([1, 2, 3, 4] * 10, asked))
         assert tokens(result) == tokens([alone([1, 2, 3, 4] * 10, GREEDY, kind, None)])
@@ -246,7 +246,7 @@ class Crowd:
         ]
         self.cancelled = {number for number in range(1000) if choose.random() < 0.1}
         resolved = [(prompt, self.kept.decoding(decoding, kind)) for prompt, decoding, kind in self.asked]
-        needed = max(self.engine._most_bytes(len(prompt), one) for prompt, one in resolved)
+        needed = max(self.engine.room.most_bytes(len(prompt), one) for prompt, one in resolved)
         self.engine.kv_memory = limit and max(limit, needed)
         self.handles: list[Handle] = []
         self.most = 0

@@ -9,10 +9,11 @@ from weakref import WeakKeyDictionary, WeakSet
 import numpy as np
 from numpy.typing import NDArray
 
-from loquent.cache import PLAIN, Budget, PageCopy, PageSpace, Sequence, StoreKind
+from loquent.cache import PLAIN, Budget, PageSpace, Sequence, StoreKind
 from loquent.decoding.recording import Recording
 from loquent.decoding.task import Decoding, Task
 from loquent.engine.backend import Backend
+from loquent.engine.bounds import longest_span
 from loquent.engine.choosing import Chooser
 from loquent.engine.delivery import deliver, select
 from loquent.engine.fair_lock import FairLock
@@ -20,10 +21,8 @@ from loquent.engine.holdings import HeldPages, Holdings
 from loquent.engine.prompt_cache import PromptCache
 from loquent.engine.reader import Reader, StoreMemory
 from loquent.engine.request import Handle, Request
-from loquent.engine.room import MostPages, longest_span
+from loquent.engine.room import Room
 from loquent.engine.scheduler import Scheduler, Share
-from loquent.errors import CapacityError
-from loquent.sizes import shown_size
 
 
 class Engine:
@@ -56,10 +55,10 @@ class Engine:
         self._further: WeakSet[Reader] = WeakSet()  # they live as long as their owners and the requests that read
         self.scheduler = Scheduler(step_tokens, max_running)
         self._caches: WeakKeyDictionary[Request, PromptCache] = WeakKeyDictionary()  # of prompts that are not read yet
-        self._alone: Request | None = None  # the last that had to give way to itself
         self.lock = FairLock()
         self._steps_within = 0  # more than one where a caller's rule or criterion generates with the same model
         self._holdings = Holdings(self.lock)
+        self.room = Room(self._main, self._further, self.scheduler, self._holdings)
         self._leaving: list[Request] = []  # cancelled within a step, which may still be working on them
         self._submitted = self.steps = 0
 
@@ -135,15 +134,7 @@ class Engine:
         """
         tokens = np.asarray(prompt, np.int64)
         home = decoding.home or self._main
-        most_bytes = self._most_bytes(len(tokens), decoding)
-        limit = home.space.budget.limit
-        if limit is not None and most_bytes > limit:
-            raise CapacityError(
-                f"The request may need {shown_size(most_bytes)} of keys and values ({len(tokens)} tokens of prompt, "
-                f"{decoding.stopping.max_new_tokens} new, in {decoding.branches} sequences), and kv_memory is "
-                f"{shown_size(limit)}. Ask for fewer tokens, raise kv_memory, or keep them in fewer bits or in a file: "
-                'cache_implementation="quantized" or "offloaded".'
-            )
+        most_bytes = self.room.check(len(tokens), decoding)
         task = Task(tokens, decoding, open=lambda reader=None, prompt=None: self._open(request, reader, prompt))
         recording = Recording(decoding.recorded) if decoding.recorded else None
         # A backend that selects uses up the rows that are to be recorded.
@@ -166,8 +157,7 @@ class Engine:
             try:
                 self._holdings.sweep()
                 self.scheduler.expire(time.monotonic)
-                for request in self.scheduler.admit(self._has_room):
-                    self._alone = self._alone if request is self._alone else None
+                for request in self.scheduler.admit(self.room.lets_in):
                     if request.strategy is None:
                         request.start()
                 readers, drafts = self._used()
@@ -240,117 +230,6 @@ class Engine:
         if shares:
             self._serve(reader, shares)
 
-    # --- room --------------------------------------------------------------------------------------------------------
-
-    def _has_room(self, request: Request) -> bool:
-        """Whether a waiting request may start, or go on.
-
-        Those that run may still grow and take its pages away. Where pages cannot be taken away, all that it may ever
-        hold is set aside for it.
-        """
-        home = request.task.decoding.home or self._main
-        limit = home.space.budget.limit
-        if limit is None or not self.scheduler.running:
-            return True
-        if not self._may_evict():
-            return sum(other.most_bytes for other in self.scheduler.running) + request.most_bytes <= limit
-        spaces = dict.fromkeys(reader.space for reader in self._readers() if reader.space.budget is home.space.budget)
-        unread = sum(self._unread_bytes(other) for other in (*self.scheduler.running, request))
-
-        def fits() -> bool:
-            return sum(space.held_bytes for space in spaces) + unread <= limit
-
-        return fits() or (self._holdings.give_way() and fits())
-
-    def _unread_bytes(self, request: Request) -> int:
-        """About what its next reads take, and another page for each; of a request that has not begun, its prompt."""
-        decoding = request.task.decoding
-        if request.strategy is None:
-            unread = [(decoding.home or self._main, len(request.task.prompt))]
-        else:
-            unread = [(read.read.sequence.home, read.read.sequence.missing + read.left) for read in request.reads]
-        total = 0
-        for home, tokens in unread:
-            if isinstance(home, Reader) and home.space.budget is self._budget:
-                total += MostPages(home.space, self.scheduler.step_tokens).of_sequence(tokens + home.space.page_size)
-        return total
-
-    def _most_bytes(self, prompt: int, decoding: Decoding) -> int:
-        """The most that a request holds at once, its drafts included, where its own store counts."""
-        home, step_tokens = decoding.home or self._main, self.scheduler.step_tokens
-        most = MostPages(home.space, step_tokens).bytes(prompt, decoding)
-        for reader in decoding.readers:
-            if reader.space.budget is home.space.budget:
-                most += MostPages(reader.space, step_tokens).of_sequence(longest_span(prompt, decoding))
-        return most
-
-    def _may_evict(self) -> bool:
-        return all(reader.recovers for reader in self._readers())
-
-    def _prepare(self, reader: Reader, shares: list[Share]) -> tuple[list[Share], list[list[PageCopy]]]:
-        """Make room for shares; where room is short, the newest requests wait, and theirs are left out."""
-        ready: list[Share] = []
-        copies: list[list[PageCopy]] = []
-        gone: set[Request] = set()
-        for share in shares:
-            if gone and share.pending.request in gone:
-                continue
-            try:
-                copies.append(reader.prepare(share))
-            except CapacityError:
-                found, given_up = self._find_room(reader, share)
-                gone |= given_up
-                if found is None:
-                    continue
-                copies.append(found)
-            ready.append(share)
-        if gone:
-            kept = [index for index, share in enumerate(ready) if share.pending.request not in gone]
-            ready, copies = [ready[index] for index in kept], [copies[index] for index in kept]
-        return ready, copies
-
-    def _find_room(self, reader: Reader, share: Share) -> tuple[list[PageCopy] | None, set[Request]]:
-        """Make room for a share where there was none; what `Reader.prepare` gives, and which requests gave way.
-
-        None: its own request did.
-        """
-        gone: set[Request] = set()
-        while share.pending.request not in gone:
-            self._reclaim()
-            try:
-                return reader.prepare(share), gone
-            except CapacityError as error:
-                gone.add(self._give_way(reader, share.pending.request, error))
-        return None, gone
-
-    def _reclaim(self) -> None:
-        """Take back what is free in any store, and what is held for caches."""
-        self._holdings.give_way()
-        for reader in self._readers():
-            reader.reclaim()
-
-    def _give_way(self, reader: Reader, asking: Request, error: CapacityError) -> Request:
-        """Take the pages of the newest request that has any, which waits from now on, or fails; returns it.
-
-        A request that has all there is, and finds no room, begins again with everything given back: other stores may
-        have left their room in pieces. If that does not help, it fails.
-        """
-        holders = [request for request in self.scheduler.running if request is asking or _holds(request, reader)]
-        newest = max(holders, key=lambda request: request.arrival)
-        if not self._may_evict() or newest is self._alone:
-            asking.fail(error)
-            return asking
-        for other in self._readers():
-            other.leave(newest)
-        newest.evict()
-        self.scheduler.suspend(newest)
-        if holders == [asking]:
-            self._alone = asking
-            for other in self._readers():
-                other.space.forget_all()
-            self._reclaim()
-        return newest
-
     def _open(self, request: Request, reader: Reader | None, prompt: int | None) -> Sequence:
         decoding = request.task.decoding
         length = len(request.task.prompt) if prompt is None else prompt
@@ -375,7 +254,7 @@ class Engine:
 
     def _serve(self, reader: Reader, shares: list[Share]) -> None:
         try:
-            shares, copies = self._prepare(reader, shares)
+            shares, copies = self.room.prepare(reader, shares)
             if not shares:
                 return
             forward = reader.run(shares, copies)
@@ -408,12 +287,6 @@ class Engine:
             requests = [request for request in requests if request.selections]
             if requests:
                 select([asked for request in requests for asked in request.selections])
-
-
-def _holds(request: Request, reader: Reader) -> bool:
-    """Whether it holds pages where the reader's store is counted."""
-    homes = [sequence.home for sequence in request.sequences if sequence.stored]
-    return any(isinstance(home, Reader) and home.space.budget is reader.space.budget for home in homes)
 
 
 def _clear(home: object, pages: list[tuple[int, list[int]]]) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from loquent.decoding.task import Decoding
 from loquent.engine import Engine, PromptCache
-from loquent.engine.room import longest_span
+from loquent.engine.bounds import longest_span
 from loquent.errors import ArgumentError
 from loquent.generation.binding import Bound
 from loquent.generation.identity import Identified, identity_of
