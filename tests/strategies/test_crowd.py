@@ -6,16 +6,17 @@ import random
 from typing import Any
 
 import pytest
-from test_matrix import REQUESTS, STORES, Row, engine_with, readers_of, requests_of, rows_of, submit
+from test_matrix import REQUESTS, STORES, engine_with, readers_of, requests_of, rows_of, submit
 
-from loquent import open_engine
+from loquent import GenerationHandle, open_engine
 from loquent.engine import Engine
+from loquent.errors import ArgumentError
 from properties.models import tiny
 
 COUNT = 1000
 
 
-def crowd(family: str, limit: int | None) -> tuple[dict[int, list[Row]], set[int], int, int]:
+def crowd(family: str, limit: int | None) -> tuple[dict[int, list[Any]], set[int], int, int]:
     """The same requests at the same steps, some of them cancelled.
 
     Returns the results of the others, who was cancelled, the most bytes held at once, and how many pages were taken
@@ -23,12 +24,12 @@ def crowd(family: str, limit: int | None) -> tuple[dict[int, list[Row]], set[int
     """
     model, choose, most = tiny(family), random.Random(3), 0
     cancelled = {number for number in range(COUNT) if choose.random() < 0.1}
-    with engine_with(model, page_size=4, step_tokens=96, max_running=32) as engine:
+    with engine_with(model, page_size=4, step_tokens=96, max_running=96) as engine:
         engine.kv_memory = limit
         handles: dict[int, Any] = {}
         going = True
         while going or len(handles) < COUNT:
-            for number in range(len(handles), min(COUNT, len(handles) + choose.randint(0, 8))):
+            for number in range(len(handles), min(COUNT, len(handles) + choose.randint(0, 24))):
                 kind = choose.choice([{}, {}, *STORES.values()])
                 asked = {"max_new_tokens": choose.randint(1, 24), **kind}
                 if choose.random() < 0.5:
@@ -39,9 +40,17 @@ def crowd(family: str, limit: int | None) -> tuple[dict[int, list[Row]], set[int
                     handles[number].cancel()
             going = open_engine(model).step()
             most = max(most, held_in_memory(engine))
-        results = {number: rows_of(handle) for number, handle in handles.items() if number not in cancelled}
+        results = {number: outcome(handle) for number, handle in handles.items() if number not in cancelled}
         evictions = sum(request.evictions for handle in handles.values() for request in requests_of(handle))
     return results, cancelled, most, evictions
+
+
+def outcome(handle: GenerationHandle) -> list[Any]:
+    """Tokens and reasons, or why it failed, as a grammar does whose text is done where no token ends it."""
+    try:
+        return [row[:2] for row in rows_of(handle)]
+    except ArgumentError as error:
+        return [str(error)]
 
 
 def held_in_memory(engine: Engine) -> int:
@@ -56,6 +65,5 @@ def test_a_thousand_requests_through_a_quarter_of_the_room(family: str) -> None:
     assert held <= most // 4
     assert evictions > 100
     assert len(free) == COUNT - len(cancelled) > 800
-    assert {number: [row[:2] for row in rows] for number, rows in free.items()} == {
-        number: [row[:2] for row in rows] for number, rows in tight.items()
-    }
+    assert sum(len(rows) > 1 or isinstance(rows[0], tuple) for rows in free.values()) > 750
+    assert free == tight
