@@ -33,7 +33,10 @@ def saved(length: int = 12, groups: tuple[PageGroup, ...] = GROUPS, seed: int = 
     return SavedPrompt(generator.integers(0, VOCABULARY, length), pages, "key")
 
 
-def refused(path: Path, error: type[Exception], reason: str, origin: Origin = ORIGIN) -> None:
+Errors = type[Exception] | tuple[type[Exception], ...]
+
+
+def refused(path: Path, error: Errors, reason: str, origin: Origin = ORIGIN) -> None:
     before = path.read_bytes()
     with pytest.raises(error, match=reason):
         read_prompt(path, origin, VOCABULARY)
@@ -176,7 +179,7 @@ def test_a_damaged_file_never_gives_other_pages(tmp_path: Path, data: st.DataObj
     else:
         content[data.draw(st.integers(0, len(content) - 1), "at")] ^= data.draw(st.integers(1, 255), "by")
     path.write_bytes(content)
-    refused(path, (CheckpointError, ArgumentError), "Delete it|Name another file")  # type: ignore[arg-type]
+    refused(path, (CheckpointError, ArgumentError), "Delete it|Name another file")
 
 
 def test_where_nothing_can_be_written_is_said(tmp_path: Path) -> None:

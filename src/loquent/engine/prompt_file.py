@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -90,7 +91,7 @@ def write_prompt(path: Path, origin: Origin, saved: SavedPrompt) -> None:
     arrays: dict[str, tuple[str, NDArray[np.generic]]] = {_TOKENS: ("I64", saved.tokens)}
     arrays |= {_pages(group): ("U8", content) for group, content in enumerate(saved.pages)}
     tensors = [
-        TensorToWrite(name, kind, array.shape, lambda array=array: np.ascontiguousarray(array))  # type: ignore[misc]
+        TensorToWrite(name, kind, array.shape, partial(np.ascontiguousarray, array))
         for name, (kind, array) in arrays.items()
     ]
     metadata["digest"] = _digest(metadata, [array for _, array in arrays.values()])
