@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,13 @@ from cpu.protocol import Rate
 
 READ_AT_ONCE = 32
 """Tokens of a text that are read together at first: a cache keeps all of its prompt, and what it codes later, coded."""
+
+MISSING = {
+    backend: distribution
+    for backend, distribution, module in (("quanto", "optimum-quanto", "optimum"), ("HQQ", "hqq", "hqq"))
+    if find_spec(module) is None
+}
+"""The libraries that a backend of its quantized cache needs, where they are not there."""
 
 
 class Peer:
@@ -87,8 +95,11 @@ class Peer:
         if not options:
             return cache_utils.DynamicCache()
         config = dict(options["cache_config"])
+        backend = config.pop("backend")
+        if distribution := MISSING.get(backend):  # which transformers would not say
+            raise RuntimeError(f"{distribution} is not installed where --peer-python is")
         kind = {"quanto": cache_utils.QuantoQuantizedCache, "HQQ": cache_utils.HQQQuantizedCache}
-        return kind[config.pop("backend")](**config, compute_dtype=torch.float32, device="cpu")
+        return kind[backend](**config, compute_dtype=torch.float32, device="cpu")
 
 
 def _bytes(found: Any) -> int:
