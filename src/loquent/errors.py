@@ -9,6 +9,7 @@ LoquentError
 ├── TokenizerError       (ValueError)    a tokenizer whose files are missing or damaged, or a text it cannot take
 ├── TemplateError        (ValueError)    a chat template that is absent, fails, or exceeds its caps
 ├── CapacityError        (RuntimeError)  a request that cannot fit into the KV store even alone
+├── TrainingError        (RuntimeError)  a training run that cannot go on, such as one whose loss is not finite
 ├── RequestCancelledError (RuntimeError) the request was cancelled before its result was complete
 ├── NativeError       (RuntimeError)  the native core is not there, or cannot run a model: says what can
 └── MissingExtraError    (ImportError)   an optional library is not installed: gives the pip command
@@ -60,6 +61,10 @@ class TemplateError(LoquentError, ValueError):
 
 class CapacityError(LoquentError, RuntimeError):
     """A request that cannot fit into the KV store even when it is alone."""
+
+
+class TrainingError(LoquentError, RuntimeError):
+    """A training run that cannot go on, such as one whose loss is not finite."""
 
 
 class RequestCancelledError(LoquentError, RuntimeError):

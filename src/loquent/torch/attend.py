@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from loquent import parts
 from loquent.torch.keys import Block, JoinedKeys, Keys
+from loquent.torch.score_matrices import attend_by_matrices, can_attend
 
 # A block of queries whose scores would have more elements than this is attended in parts, unless gradients are wanted.
 _SCORE_ELEMENTS = 1 << 24
@@ -31,6 +32,8 @@ def attend(
 
     `mask_values` (count, size, kv_heads) are those of Doge's dynamic mask.
     """
+    if can_attend(part, queries, keys, dropout):
+        return attend_by_matrices(part, queries, keys, values, mask_values, _mask(part, where.whole, mask_values))
     if mask_values is None and where.causal:
         return _attention(part, queries, keys, values, None, is_causal=queries.shape[1] > 1, dropout=dropout)
     rows = max(1, _SCORE_ELEMENTS // (len(queries) * part.heads * where.size))
@@ -110,6 +113,16 @@ def _bias(part: parts.Attention, block: Block, mask_values: Tensor | None, dtype
     visible = None if block.visible is None else block.visible.unsqueeze(1)
     chosen = select_keys(added, visible, part.dynamic_mask.keep)
     return added if chosen is None else torch.where(chosen, added, float("-inf"))
+
+
+def _mask(part: parts.Attention, block: Block, mask_values: Tensor | None) -> Tensor | None:
+    """What is added to a block's scores beside Doge's mask values: minus infinity where a query does not see a key."""
+    if mask_values is None or part.dynamic_mask is None or mask_values.shape[1] <= part.dynamic_mask.keep:
+        return block.bias(torch.float32)
+    visible = None if block.visible is None else block.visible.unsqueeze(1)
+    chosen = select_keys(mask_values.transpose(1, 2).unsqueeze(2), visible, part.dynamic_mask.keep)
+    assert chosen is not None  # there are more keys than it keeps
+    return torch.zeros(chosen.shape, device=chosen.device).masked_fill_(~chosen, float("-inf"))
 
 
 def _attention(

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from loquent.parts import Decoder, Rotary
-from loquent.torch.groups import Plan, Row
+from loquent.torch.groups import Group, Plan, Row
+from loquent.torch.keys import Queries
 from loquent.torch.layers import Linears, call_layer
 from loquent.torch.places import find_places
 from loquent.torch.planning import plan_groups
@@ -70,13 +71,7 @@ def make_batch(
     pages = None
     if store is not None:
         pages = store.open_step(rows, find_places(decoder, rows, store, device), device)
-    lengths, spans = [row.length for row in rows], [row.span for row in rows]
-    turns = {}
-    for block in decoder.blocks:
-        rotary = block.attention.rotary
-        if rotary is not None and rotary not in turns:
-            cosines, sines = frequencies.turns(rotary, positions, lengths, spans)
-            turns[rotary] = cosines.to(dtype), sines.to(dtype)
+    turns = _turns(decoder, rows, frequencies, positions, dtype)
     return Batch(
         rows,
         positions,
@@ -86,3 +81,37 @@ def make_batch(
         linear,
         {} if with_weights else None,
     )
+
+
+def make_packed_batch(
+    decoder: Decoder, documents: Tensor, lengths: Sequence[int], frequencies: RotaryFrequencies, dtype: torch.dtype
+) -> Batch:
+    """The batch of packs, each of several documents that do not see each other; there is no store.
+
+    `documents` (packs, tokens) numbers each token's document, each a run of tokens of one pack, and `lengths` has how
+    many tokens each has, pack after pack. All packs are attended in one call.
+    """
+    count, size = documents.shape
+    device = documents.device
+    rows = [Row(length, 0, length) for length in lengths]
+    positions = torch.from_numpy(np.concatenate([np.arange(length) for length in lengths])).to(device)
+    several = None if len(rows) == count else documents
+    members = tuple(range(count))
+    group = Group(members, slice(0, count * size), Queries((0,) * count, size, device), None, False, several)
+    for window in {block.attention.window for block in decoder.blocks}:
+        group.keys(window)  # made here, so that compiled blocks only read
+    turns = _turns(decoder, rows, frequencies, positions, dtype)
+    return Batch(rows, positions, [Plan([group], None)] * len(decoder.blocks), turns)
+
+
+def _turns(
+    decoder: Decoder, rows: Sequence[Row], frequencies: RotaryFrequencies, positions: Tensor, dtype: torch.dtype
+) -> dict[Rotary, Turns]:
+    lengths, spans = [row.length for row in rows], [row.span for row in rows]
+    turns = {}
+    for block in decoder.blocks:
+        rotary = block.attention.rotary
+        if rotary is not None and rotary not in turns:
+            cosines, sines = frequencies.turns(rotary, positions, lengths, spans)
+            turns[rotary] = cosines.to(dtype), sines.to(dtype)
+    return turns

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from loquent.torch.keys import Gathered, JoinedKeys, Keys, Queries, Strided
+from loquent.torch.keys import Gathered, JoinedKeys, Keys, PackedKeys, Queries, Strided
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +77,7 @@ class Group:
 
     `rows` are their packed tokens, sequence by sequence. `stored` are their slots in the store, None where they start
     empty. With `joined`, the new tokens' keys come from the projection behind what the store holds, so that gradients
-    reach them.
+    reach them. `documents` (members, tokens) is given where each holds several documents that do not see each other.
     """
 
     members: tuple[int, ...]
@@ -85,6 +85,7 @@ class Group:
     queries: Queries
     stored: Strided | Scattered | Coded | None
     joined: bool
+    documents: Tensor | None = None
     _keys: dict[int | None, Keys | JoinedKeys] = field(default_factory=dict)
 
     def take(self, packed: Tensor) -> Tensor:
@@ -104,6 +105,9 @@ class Group:
 
     def _find_keys(self, window: int | None) -> Keys | JoinedKeys:
         queries, place = self.queries, self.stored
+        if self.documents is not None:
+            size, first = queries.length, (0,) * len(self.members)
+            return PackedKeys(queries, None, first, size, window, self.joined, documents=self.documents)
         if place is None:
             return Keys(queries, None, (0,) * len(self.members), queries.length, window, self.joined)
         if isinstance(place, Coded):

@@ -192,6 +192,28 @@ class Keys:
 
 
 @dataclass(eq=False)
+class PackedKeys(Keys):
+    """The keys of packs: sequences that hold several documents end to end, each of which sees itself only.
+
+    `documents` (count, size) has the number of each token's document.
+    """
+
+    documents: Tensor = field(kw_only=True)
+
+    @property
+    def causal(self) -> bool:
+        """Whether query i sees exactly keys 0 to i: it does not see those of other documents."""
+        return False
+
+    def _all_seen(self, start: int, stop: int) -> bool:
+        return False
+
+    def _mask(self, start: int, stop: int, low: int, high: int) -> Tensor:
+        own = self.documents[:, start:stop, None] == self.documents[:, None, low:high]
+        return super()._mask(start, stop, low, high) & own
+
+
+@dataclass(eq=False)
 class JoinedKeys:
     """The keys of a coded store: whole pages that are seen coded, then those that are seen exactly.
 

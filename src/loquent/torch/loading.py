@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from loquent.config.packing import packed_precision
 from loquent.errors import ArgumentError, CheckpointError
-from loquent.families import family_of
 from loquent.hub.checkpoint import Checkpoint, open_checkpoint, resolve_checkpoint
 from loquent.hub.matching import Match, match_tensors
 from loquent.hub.tensors import TensorView
@@ -63,18 +62,34 @@ def load_model(cls: type[M], name_or_path: str | os.PathLike[str], **kwargs: Any
     dtype = options.dtype or _automatic_dtype(config, checkpoint)
     with torch.device("meta"), default_dtype(dtype):
         model = cls(config)
+    matches = _matches(model, checkpoint, name_or_path)
+    model.allocate(options.device)
+    _fill(wanted_tensors(model), matches, checkpoint)
+    model.generation_config = GenerationConfig.of_model(name_or_path, config, **options.hub)
+    return model.eval()
+
+
+def load_weights(model: PreTrainedModel, folder: str | os.PathLike[str]) -> None:
+    """Copy the weights in a folder that `save_pretrained` wrote into a model of the same shape.
+
+    Raises:
+        CheckpointError: as in `load_model`; the model is as it was then.
+    """
+    checkpoint = open_checkpoint(resolve_checkpoint(folder))
+    _fill(wanted_tensors(model), _matches(model, checkpoint, folder), checkpoint)
+
+
+def _matches(model: PreTrainedModel, checkpoint: Checkpoint, name_or_path: str | os.PathLike[str]) -> list[Match]:
+    """Where each tensor of a checkpoint goes; the model may be on the meta device."""
     matches, report = match_tensors(
-        family_of(config).names(config),
+        model.family.names(model.config),
         model.base_model_prefix,
         {name: tuple(tensor.shape) for name, tensor in wanted_tensors(model).items()},
         {name: view.shape for name, view in checkpoint.items()},
         headless=model.base_model is model,
     )
     report.raise_if_any(name_or_path)
-    model.allocate(options.device)
-    _fill(wanted_tensors(model), matches, checkpoint)
-    model.generation_config = GenerationConfig.of_model(name_or_path, config, **options.hub)
-    return model.eval()
+    return matches
 
 
 def read_config(name_or_path: str | os.PathLike[str], options: LoadOptions) -> PretrainedConfig:

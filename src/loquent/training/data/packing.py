@@ -81,6 +81,11 @@ class Packs:
         return np.add.reduceat(self.pieces.counted[self._by_pack], self._firsts[:-1])
 
     @cached_property
+    def used(self) -> Ints:
+        """(packs,) how many tokens of each pack are no padding."""
+        return np.add.reduceat(self.pieces.lengths[self._by_pack], self._firsts[:-1])
+
+    @cached_property
     def padding(self) -> float:
         """The share of all rows that is padding."""
         return 1 - int(self.pieces.lengths.sum()) / (len(self) * self.length)
