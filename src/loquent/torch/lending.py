@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from loquent.engine.lending import Lent, Survey
 from loquent.parts import Decoder
-from loquent.torch.adapters.layer import LowRank, adapted_layers
+from loquent.torch.adapters.layer import adapted_layers, without_adapters
 from loquent.torch.fingerprint import deviation, watched_numbers
 from loquent.weights import decoder_weights, head_weights
 
@@ -29,7 +29,7 @@ _KINDS = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "b
 
 def survey(model: CausalLM) -> Survey:
     """Whether a plan may run the model over its own memory, as it is now; it costs a look at each module and weight."""
-    modules = [module for module in model.modules() if not isinstance(module, LowRank)]
+    modules = without_adapters(model)
     obstacle = _around(model) or _adapting(modules) or deviation(model, modules)
     if obstacle:
         return Survey(obstacle)

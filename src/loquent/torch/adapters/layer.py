@@ -148,6 +148,12 @@ def restore(layer: AdaptedLinear) -> None:
     layer.__class__ = nn.Linear  # type: ignore[assignment]
 
 
+def without_adapters(model: nn.Module) -> list[nn.Module]:
+    """All modules of a model but those that its adapters brought."""
+    added = {id(module) for layer in adapted_layers(model.modules()) for module in layer.adapters.modules()}
+    return [module for module in model.modules() if id(module) not in added]
+
+
 def adapted_layers(modules: Iterable[nn.Module]) -> list[AdaptedLinear]:
     """Those of some modules that can have adapters."""
     return [module for module in modules if isinstance(module, AdaptedLinear)]
