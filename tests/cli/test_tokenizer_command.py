@@ -50,11 +50,12 @@ def test_every_text_of_the_files_is_learned_from(run: Any, files: list[str], tmp
 
 def test_options_reach_the_tokenizer(run: Any, files: list[str], tmp_path: Path) -> None:
     out = str(tmp_path / "made")
-    roles = ("--bos", "<s>", "--eos", "</s>", "--unk", "<unk>", "--min-frequency", "3", "--digits", "-q")
+    roles = ("--bos", "<s>", "--eos", "</s>", "--unk", "<unk>", "--min-frequency", "3", "--digits", "--add-bos", "-q")
     assert run("tokenizer", "train", *files, *roles, "--out", out).stderr == ""
     made = AutoTokenizer.from_pretrained(out)
     assert made.convert_ids_to_tokens([0, 1, 2]) == [made.bos_token, made.eos_token, made.unk_token]
     assert made.tokenize("12") == ["1", "2"]
+    assert made.convert_ids_to_tokens(made("12")["input_ids"]) == ["<s>", "1", "2"]
     # Fewer than asked for: no other pair stands there three times.
     assert len(made) < 400
 

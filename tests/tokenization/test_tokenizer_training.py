@@ -95,7 +95,9 @@ def test_a_first_word_is_as_others_are_with_a_space_before_it() -> None:
     assert made.decode(made("the cat")["input_ids"]) == " the cat"
 
 
-@pytest.mark.parametrize("options", [{}, {"split_digits": True}, {"add_prefix_space": True}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"split_digits": True}, {"add_prefix_space": True}, {"add_bos_token": True}], ids=str
+)
 def test_transformers_reads_the_folder_and_agrees(tmp_path: Path, options: dict[str, Any]) -> None:
     transformers = pytest.importorskip("transformers")
     made = train_tokenizer(
@@ -114,6 +116,7 @@ def test_transformers_reads_the_folder_and_agrees(tmp_path: Path, options: dict[
     talk = [{"role": "user", "content": "the cat 12"}]
     for text in [*TEXT, *STRANGE]:
         ids = made(text)["input_ids"]
+        assert (ids[:1] == [0]) == bool(options.get("add_bos_token") or text.startswith("<|endoftext|>"))
         assert ours(text)["input_ids"] == ids == theirs(text)["input_ids"]
         assert ours.decode(ids, skip_special_tokens=True) == theirs.decode(ids, skip_special_tokens=True)
     for name in ("special_tokens_map", "all_special_ids", "model_max_length", "model_input_names", "chat_template"):
@@ -154,6 +157,7 @@ def test_what_was_read_is_told() -> None:
         ({"min_frequency": 0}, "min_frequency=0 must be at least 1"),
         ({"model_max_length": 0}, "model_max_length=0 must be at least 1"),
         ({"split_digits": True, "add_prefix_space": True}, "Leave one of them out"),
+        ({"add_bos_token": True, "bos_token": None}, "bos_token=None is none"),
         ({"texts": []}, "0 documents without a character"),
         ({"texts": ["", ""]}, "2 documents without a character"),
         ({"texts": "abc"}, "not one text"),

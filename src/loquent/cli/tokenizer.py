@@ -65,6 +65,7 @@ def train(
     add_prefix_space: Annotated[
         bool, typer.Option("--add-prefix-space", help="Read a text as if a space were before it.")
     ] = False,
+    add_bos: Annotated[bool, typer.Option("--add-bos", help="Put the token of --bos before every text.")] = False,
     chat_template: Annotated[
         Path | None, typer.Option(metavar="FILE", help="How a conversation is written, in Jinja.")
     ] = None,
@@ -96,6 +97,7 @@ def train(
             min_frequency=min_frequency,
             split_digits=digits,
             add_prefix_space=add_prefix_space,
+            add_bos_token=add_bos,
             chat_template=None if chat_template is None else _source(chat_template),
             model_max_length=model_max_length,
             on_read=progress.read,

@@ -33,6 +33,7 @@ def train_tokenizer(
     min_frequency: int = 2,
     split_digits: bool = False,
     add_prefix_space: bool = False,
+    add_bos_token: bool = False,
     chat_template: str | None = None,
     model_max_length: int | None = None,
     on_read: Callable[[int, int], None] | None = None,
@@ -52,7 +53,8 @@ def train_tokenizer(
         min_frequency: how often a pair must stand in the texts to become a token.
         split_digits: make every digit a token of its own.
         add_prefix_space: read a text as if a space were before it, so that its first word is as others are.
-        chat_template: how a conversation is written, in Jinja.
+        add_bos_token: put `bos_token` before every text, as a model is trained that may begin one.
+        chat_template: how a conversation is written, in Jinja; the template says itself what begins one.
         model_max_length: what the tokenizer says of the model's positions; None for nothing.
         on_read: told after each document how many documents and characters there were.
 
@@ -68,6 +70,8 @@ def train_tokenizer(
     }
     special = _special(special_tokens, [token for token in roles.values() if token is not None])
     _check(vocab_size, len(special), min_frequency, model_max_length, split_digits and add_prefix_space)
+    if add_bos_token and bos_token is None:
+        raise ArgumentError("add_bos_token=True puts bos_token before texts, and bos_token=None is none. Name one.")
     if chat_template is not None:
         _check_template(chat_template)
     backend = Tokenizer(models.BPE())
@@ -86,6 +90,7 @@ def train_tokenizer(
         tokenizer_object=backend,
         additional_special_tokens=[token for token in special if token not in roles.values()],
         add_prefix_space=add_prefix_space,
+        add_bos_token=add_bos_token,
         chat_template=chat_template,
         model_max_length=UNLIMITED if model_max_length is None else model_max_length,
         **roles,
