@@ -5,7 +5,7 @@
 """
 
 from loquent.torch.adapters.attach import add_lora
-from loquent.torch.adapters.files import load_adapter, save_adapter
+from loquent.torch.adapters.files import load_adapter, load_adapter_values, save_adapter
 from loquent.torch.adapters.merging import Merged
 
-__all__ = ["Merged", "add_lora", "load_adapter", "save_adapter"]
+__all__ = ["Merged", "add_lora", "load_adapter", "load_adapter_values", "save_adapter"]

@@ -80,6 +80,28 @@ def load_adapter(
             part.lora_B.copy_(target.to_ours(b))
 
 
+def load_adapter_values(model: PreTrainedModel, folder: str | os.PathLike[str], name: str = "default") -> None:
+    """Bring an adapter that the model has back to the values that `save_adapter` wrote, bit for bit.
+
+    Raises:
+        CheckpointError: the file is missing or damaged, or of an adapter of other layers or another rank; the model is
+            as it was then.
+        ArgumentError: the model has no such adapter.
+    """
+    from loquent.torch.loading import as_tensor
+
+    state = known(model)
+    checked_names(state, name)
+    views = dict(open_file(Path(folder) / SAFETENSORS).items())
+    tensors = {view_name.removeprefix(_PREFIX): view for view_name, view in views.items()}
+    targets = _matched(model, state.configs[name], tensors, folder)
+    with torch.no_grad():
+        for target in targets:
+            part = part_of(model, target, name)
+            part.lora_A.copy_(as_tensor(tensors[target.name + _A]))
+            part.lora_B.copy_(target.to_ours(as_tensor(tensors[target.name + _B])))
+
+
 def save_adapter(model: PreTrainedModel, folder: str | os.PathLike[str], name: str | None = None) -> list[Path]:
     """Write an adapter into a folder, made if need be, in PEFT's format; returns the files.
 
