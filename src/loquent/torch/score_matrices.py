@@ -49,7 +49,7 @@ class _ScoreMatrices(torch.autograd.Function):
         ctx: Any, scale: float, queries: Tensor, keys: Tensor, values: Tensor, added: Tensor | None, mask: Tensor | None
     ) -> Tensor:
         count, size, kv_heads, _ = keys.shape
-        dtype = values.dtype
+        dtype, exact = values.dtype, torch.promote_types(values.dtype, torch.float32)
         # (count * kv_heads, groups * new, head_dim) and (count * kv_heads, size, head_dim)
         asked, read, meant = (
             _rows(queries.to(dtype), kv_heads),
@@ -57,9 +57,9 @@ class _ScoreMatrices(torch.autograd.Function):
             _rows(values, kv_heads),
         )
         scores = torch.bmm(asked, read.transpose(1, 2)).view(count, kv_heads, -1, queries.shape[1], size)
-        scores = scores.float() * scale
+        scores = scores.to(exact) * scale
         if added is not None:
-            scores = scores + added.float().transpose(1, 2)[:, :, None, None, :]
+            scores = scores + added.to(exact).transpose(1, 2)[:, :, None, None, :]
         if mask is not None:
             scores = scores + mask.unsqueeze(2)
         weights = scores.softmax(-1).to(dtype)  # (count, kv_heads, groups, new, size)
@@ -76,8 +76,9 @@ class _ScoreMatrices(torch.autograd.Function):
         wanted = _rows(wanted.to(weights.dtype), kv_heads)
         flat = weights.view(len(asked), -1, size)
         to_values = torch.bmm(flat.transpose(1, 2), wanted)
-        to_weights = torch.bmm(wanted, meant.transpose(1, 2)).view_as(weights).float()
-        shares = weights.float()
+        exact = torch.promote_types(weights.dtype, torch.float32)
+        to_weights = torch.bmm(wanted, meant.transpose(1, 2)).view_as(weights).to(exact)
+        shares = weights.to(exact)
         to_weights = to_weights - (shares * to_weights).sum(-1, keepdim=True)
         to_scores = shares * to_weights
         to_added = None if ctx.added is None else to_scores.sum((2, 3)).transpose(1, 2).to(ctx.added)
