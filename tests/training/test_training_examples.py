@@ -73,6 +73,12 @@ def test_documents_without_tokens_are_left_out() -> None:
         Collector(10).examples()
 
 
+@pytest.mark.parametrize("wrong", [10, -1, 70_000, 1 << 40])
+def test_ids_beyond_the_vocabulary_are_refused(wrong: int) -> None:
+    with pytest.raises(ArgumentError, match=f"tokens has the id {wrong}, and ids go from 0 to 9"):
+        Collector(10).add([1, wrong, 2])
+
+
 def numbered(count: int, of: int = 0) -> Examples:
     return gathered([[(of, True), (number, True)] for number in range(count)])
 

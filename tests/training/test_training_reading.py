@@ -47,12 +47,16 @@ def test_a_text_file_is_a_document_unless_separators_part_it(tmp_path: Path) -> 
     ]
 
 
+def test_escaped_characters(tmp_path: Path) -> None:
+    assert texts_of(tmp_path / "a.jsonl", '{"text": "\\ud83d\\ude42 \\\\ud83d"}') == ["🙂 \\ud83d"]
+
+
 def test_another_field(tmp_path: Path) -> None:
     assert texts_of(tmp_path / "a.json", '{"text": 1, "story": "x"}\n', field="story") == ["x"]
 
 
 def test_folders_stand_for_what_is_below_them_in_order(tmp_path: Path) -> None:
-    for name in ("b.txt", "a/z.txt", "a/b/c.jsonl", "a/y.txt.gz", "c.md", "d.csv", "e.gz"):
+    for name in ("b.txt", "a/z.txt", "a/b/c.jsonl", "a/y.txt.gz", "c.md", "d.csv", "e.gz", ".hidden/f.txt"):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         content = json.dumps({"text": name}) if name.endswith("jsonl") else name
@@ -93,6 +97,11 @@ def test_a_file_is_never_held_as_a_whole(tmp_path: Path) -> None:
         ("a.json", b'[\n{"text": "a"}\n]', r"a\.json, line 1: .*must be written again, an element a line"),
         ("a.json", b'["a"]', r"a\.json, line 1 holds a JSON list, and must hold an object"),
         ("a.jsonl", b"[" * 100_000, r"a\.jsonl, line 1: .*Each line must be one JSON object"),
+        (
+            "a.jsonl",
+            b'{"text": "\\ud83d"}',
+            r"a\.jsonl, line 1 has half of a character, '\\ud83d'",
+        ),
         ("a.jsonl", b'{"body": "a"}', r"line 1 has no field 'text', but \['body'\]\. Name the field"),
         ("a.jsonl", b'{"text": ["a"]}', r"line 1: the field 'text' holds \['a'\], and must hold a text"),
         ("a.jsonl", b'{"text": null}', r"line 1: the field 'text' holds None, and must hold a text"),
@@ -116,7 +125,7 @@ def test_files_that_were_cut_off(tmp_path: Path, suffix: str) -> None:
 
 
 def test_paths_are_looked_at_when_they_are_given(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no\.txt does not exist. Check the name; patterns such as \*\.txt are for"):
+    with pytest.raises(DataError, match=r"no\.txt is neither a file nor a folder. Check the name; patterns"):
         read_texts([tmp_path / "no.txt"])
     (tmp_path / "b").mkdir()
     with pytest.raises(DataError, match=r"is a folder without files \.txt, \.jsonl"):

@@ -34,7 +34,7 @@ class Line:
 
 
 def data_files(paths: Iterable[str | Path], suffixes: Sequence[str]) -> list[Path]:
-    """The files themselves, and for a folder all files below it with these suffixes, sorted by name.
+    """The files themselves, and for a folder all files below it with these suffixes, hidden ones aside, by name.
 
     Args:
         paths: files and folders.
@@ -48,12 +48,14 @@ def data_files(paths: Iterable[str | Path], suffixes: Sequence[str]) -> list[Pat
     found: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
-            inside = sorted(file for file in path.rglob("*") if _kind(file) in suffixes and file.is_file())
+            inside = sorted(file for file in path.rglob("*") if _kind(file) in suffixes and _is_shown(file, path))
             if not inside:
                 raise DataError(f"{path} is a folder without files {_listed(suffixes)}.")
             found += inside
         elif not path.is_file():
-            raise DataError(f"{path} does not exist. Check the name; patterns such as *.txt are for the shell.")
+            raise DataError(
+                f"{path} is neither a file nor a folder. Check the name; patterns (*.txt) are for the shell."
+            )
         elif _kind(path) not in suffixes:
             raise DataError(f"{path} must end with one of {_listed(suffixes)}, by which its form is known. Rename it.")
         else:
@@ -104,7 +106,24 @@ def objects_of(path: Path) -> Iterator[tuple[dict[str, Any], Line]]:
             ) from error
         if not isinstance(found, dict):
             raise DataError(f"{line.place} holds a JSON {type(found).__name__}, and must hold an object: {{...}}.")
+        _check_characters(found, line)
         yield found, line
+
+
+def _check_characters(found: dict[str, Any], line: Line) -> None:
+    """JSON can name halves of characters, which no tokenizer takes."""
+    if "\\ud" in line.text.lower():
+        try:
+            json.dumps(found, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise DataError(
+                f"{line.place} has half of a character, {error.object[error.start : error.end]!a}. Write the file "
+                "again from its source, or take the escape out."
+            ) from error
+
+
+def _is_shown(file: Path, folder: Path) -> bool:
+    return file.is_file() and not any(part.startswith(".") for part in file.relative_to(folder).parts)
 
 
 def _opened(path: Path) -> IO[bytes]:

@@ -70,8 +70,8 @@ class Templated:
 
     An answer begins behind what the template puts before it where an answer is asked for, and ends where the template
     has written it; space behind a special token that ends it does not count, as nothing is generated behind that token.
-    Where the template marks answers with `{% generation %}`, the marks hold instead. What follows the last answer is
-    left out.
+    Where the template marks answers with `{% generation %}`, the marks hold instead, and a conversation is rendered
+    once, not twice for each answer. What follows the last answer is left out.
 
     template: the Jinja source.
     variables: what else the template is given, such as `eos_token`.
