@@ -61,7 +61,7 @@ class LoraConfig:
         task_type: what PEFT makes of the model ("CAUSAL_LM"); no meaning here.
         fan_in_fan_out: whether the checkpoint keeps the matrices transposed. The model's family knows; it is read and
             written for PEFT.
-        layers_to_transform: a layer, or several, to adapt and no others.
+        layers_to_transform: a layer, or several, to adapt and no others, of those that a list of ends of names gives.
         layers_pattern: the name of the list that counts the layers ("layers", "h").
         rank_pattern: other ranks for some modules: `{"mlp.down_proj": 4}`, names or regular expressions of their ends.
         alpha_pattern: other values of lora_alpha in the same way.
@@ -146,7 +146,7 @@ class LoraConfig:
             return not self.leaves_out(module)
         if self.leaves_out(module) or not matches(module, targets):
             return False
-        if isinstance(targets, str) or self.layers_to_transform in (None, ()):
+        if isinstance(targets, str) or module in targets or self.layers_to_transform in (None, ()):
             return True
         wanted, lists = self.layers_to_transform, self.layers_pattern or ()
         layer = layer_of(module, (lists,) if isinstance(lists, str) else lists)

@@ -56,7 +56,9 @@ def add_lora(model: PreTrainedModel, config: LoraConfig, name: str = "default") 
     found = chosen(layers, config)
     names = shortest_names(found, layers)
     base = config.base_model_name_or_path or model.name_or_path or None
-    config = dataclasses.replace(config, inference_mode=False, target_modules=names, base_model_name_or_path=base)
+    config = dataclasses.replace(config, inference_mode=False, base_model_name_or_path=base, target_modules=names)
+    # The names say it all, and a file with them can be checked by whoever loads it.
+    config = dataclasses.replace(config, exclude_modules=None, layers_to_transform=None, layers_pattern=None)
     for part in attach(model, config, found, name):
         part.initialize(config.init_lora_weights)
 

@@ -35,6 +35,7 @@ TORCH = "adapter_model.bin"
 
 _PREFIX = "base_model.model."  # PEFT's wrapper of a wrapper
 _A, _B = ".lora_A.weight", ".lora_B.weight"
+_BASE = ".base_layer.weight"
 
 
 def load_adapter(
@@ -146,6 +147,8 @@ def _matched(
                 report.missing.append(_PREFIX + target.name + end)
             elif view.shape != shape:
                 report.mismatched.append((_PREFIX + target.name + end, view.shape, shape))
+        if _repeats_base(model, target, tensors.get(target.name + _BASE)):
+            known_names.add(target.name + _BASE)
     report.unexpected += [_PREFIX + name for name in tensors if name not in known_names]
     if not targets and not report.unexpected:
         report.missing.append(f"{_PREFIX}...{_A}")
@@ -155,6 +158,18 @@ def _matched(
         "Check that the adapter was trained on this model, and that its two files belong together.",
     )
     return targets
+
+
+def _repeats_base(model: PreTrainedModel, target: Target, view: TensorView | None) -> bool:
+    """Whether a tensor is the weight that the model has already, which PEFT saves beside the adapter of a head."""
+    from loquent.torch.loading import as_tensor
+
+    if view is None or view.shape != target.layout.shape_of_theirs((target.outputs, target.inputs)):
+        return False
+    weight = model.get_submodule(target.module).weight
+    assert isinstance(weight, Tensor)
+    ours = weight.detach()[target.start : target.stop]
+    return torch.equal(target.layout.to_ours(as_tensor(view)).to(ours), ours)
 
 
 def _named_as_in(tensors: Mapping[str, TensorView], model: PreTrainedModel) -> list[Target]:
