@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,17 @@ import torch
 from loquent import AutoModelForCausalLM, DogeConfig, DogeForCausalLM, DogeModel, GPT2Config, GPT2LMHeadModel
 from loquent.errors import ArgumentError, CheckpointError, ContextLengthError, TrainingError
 from loquent.training import Evaluated, Event, Examples, Finished, Saved, Started, Stepped, TrainingArguments, train
-from loquent.training.data.examples import collected
+from loquent.training.data.examples import Collector
 
 VOCABULARY = 60
+
+
+def collected(texts: Sequence[Any], vocabulary: int) -> Examples:
+    """Documents whose every token counts."""
+    collector = Collector(vocabulary)
+    for text in texts:
+        collector.add(text)
+    return collector.examples()
 
 
 def documents(count: int = 80, seed: int = 0) -> Examples:
@@ -123,7 +132,7 @@ def test_what_listeners_are_told(tmp_path: Path) -> None:
     data, held_out = documents(), documents(20, seed=1)
     result = train(tiny(), data, arguments(tmp_path, logging_steps=4), evaluation=held_out, listeners=[seen.append])
     assert [type(event) for event in seen] == [
-        *(Started, Saved, Stepped, Saved, Stepped, Saved, Stepped, Saved, Evaluated, Finished),
+        *(Started, Saved, Stepped, Saved, Stepped, Saved, Stepped, Evaluated, Saved, Finished),
     ]
     steps = [event for event in seen if isinstance(event, Stepped)]
     assert [event.step for event in steps] == [4, 8, 12]

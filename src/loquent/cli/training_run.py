@@ -93,7 +93,7 @@ def begin(
     """
     tokenizer = options.load_tokenizer()
     config = options.read_config(tokenizer)
-    from loquent.training.devices import fast_bfloat16, threads, use_threads
+    from loquent.training.devices import device_of_process, fast_bfloat16, threads, use_threads
     from loquent.training.starting import adapt
 
     if effort.threads is not None:
@@ -105,12 +105,11 @@ def begin(
         )
     if adapter is not None:
         adapt(model, adapter, arguments.seed)
-    fast = fast_bfloat16(options.device)
+    device = device_of_process(options.device)
+    fast = fast_bfloat16(device)
     bf16 = bool(fast) if effort.bf16 is None else effort.bf16
     products = f"bfloat16 ({fast or 'slow here'})" if bf16 else options.dtype.value
-    where = (
-        f"{options.device} ({threads()} thread{'s' * (threads() > 1)})" if options.device == "cpu" else options.device
-    )
+    where = f"{device} ({threads()} thread{'s' * (threads() > 1)})" if device == "cpu" else device
     description = (
         f"{model.config.model_type} on {where}: weights in {options.dtype.value}, products in {products}, "
         f"{arguments.optim}"

@@ -7,8 +7,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
+from loquent.config.lora import ADAPTER_CONFIG_FILE
+from loquent.config.reading import CONFIG_FILE
 from loquent.errors import ArgumentError, CheckpointError
 from loquent.generation.binding import Bound, limit_kv_memory
+from loquent.hub.resolve import resolve_file
 from loquent.sizes import parse_size
 from loquent.text.model import TextModel
 
@@ -93,11 +96,21 @@ def _load_model(
 
     if device not in (None, "cpu"):
         return _load_torch(name, precision, device, hub), None
+    if _is_adapter(name, hub):
+        return _load_torch(name, precision, "cpu", hub), "an adapter is added to it (loquent adapter merge merges it)"
     config = read_config(name, **hub)
     obstacle = obstacle_to(config)
     if obstacle and precision not in _QUANTIZED and key_values is None and has_torch():
         return _load_torch(name, precision, "cpu", hub), obstacle
     return load_native(name, precision, config, key_values, **hub), None
+
+
+def _is_adapter(name: Any, hub: dict[str, Any]) -> bool:
+    """Whether a folder or repository holds an adapter, and no model of its own."""
+    return (
+        resolve_file(name, CONFIG_FILE, required=False, **hub) is None
+        and resolve_file(name, ADAPTER_CONFIG_FILE, required=False, **hub) is not None
+    )
 
 
 def has_torch() -> bool:

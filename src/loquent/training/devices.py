@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from loquent.errors import MissingExtraError
+from loquent.errors import MissingExtraError, TrainingError
 
 
 class Devices:
@@ -31,7 +31,14 @@ class Devices:
             from accelerate import Accelerator
         except ImportError as error:
             raise MissingExtraError("accelerate", "train", f"training on {self.count} devices") from error
-        return Accelerator()
+        # Without being told so, it takes processes on a machine without GPUs for strangers.
+        accelerator = Accelerator(cpu=not torch.cuda.is_available())
+        if accelerator.num_processes != self.count:
+            raise TrainingError(
+                f"WORLD_SIZE={self.count}, but {accelerator.num_processes} processes found one another. Begin them "
+                "with accelerate launch or torchrun."
+            )
+        return accelerator
 
     def place(self, model: nn.Module) -> None:
         """Move the model to this process's device, where there are several."""
@@ -63,6 +70,13 @@ class Devices:
         """Return when all processes are here."""
         if self.count > 1:
             self._accelerator.wait_for_everyone()
+
+
+def device_of_process(asked: str) -> str:
+    """Where this process computes: as asked, or on the GPU that is its own where there are several processes."""
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        return asked
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
 
 
 def fast_bfloat16(device: str) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,8 @@ class History:
     was killed between a line and the next checkpoint.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / HISTORY
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.path = Path(folder) / HISTORY
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, Started):

@@ -31,10 +31,11 @@ class TensorBoard:
     def __call__(self, event: Event) -> None:
         if isinstance(event, Started):
             self._writer = self._make(str(self._folder), purge_step=event.first_step + 1 if event.first_step else None)
-        for name, value in _scalars(event).items():
-            self._writer.add_scalar(name, value, event.step)
-        if isinstance(event, Finished):
+        elif isinstance(event, Finished):
             self._writer.close()
+        else:
+            for name, value in _scalars(event).items():
+                self._writer.add_scalar(name, value, event.step)
 
 
 def _scalars(event: Event) -> dict[str, float]:
