@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     )
     from loquent.config import GenerationConfig, PretrainedConfig
     from loquent.config.caches import QuantizedCacheConfig
+    from loquent.config.lora import LoraConfig
     from loquent.config.watermarking import SynthIDTextWatermarkingConfig, WatermarkingConfig
     from loquent.decoding.constraints import Constraint, DisjunctiveConstraint, PhrasalConstraint
     from loquent.decoding.criteria import (
@@ -91,6 +92,7 @@ if TYPE_CHECKING:
         WhisperTokenizer,
         WhisperTokenizerFast,
     )
+    from loquent.torch.adapters import add_lora, load_adapter, save_adapter
     from loquent.torch.classes import (
         AutoModel,
         AutoModelForCausalLM,
@@ -162,6 +164,7 @@ __all__ = [
     "LogitsProcessor",
     "LogitsProcessorList",
     "LoquentError",
+    "LoraConfig",
     "MaxLengthCriteria",
     "MaxTimeCriteria",
     "MissingExtraError",
@@ -203,9 +206,12 @@ __all__ = [
     "WhisperTokenizer",
     "WhisperTokenizerFast",
     "__version__",
+    "add_lora",
     "load",
+    "load_adapter",
     "open_engine",
     "pipeline",
+    "save_adapter",
     "set_seed",
 ]
 
@@ -217,6 +223,7 @@ _NAMES_OF_MODULE = {
     ),
     "config": "GenerationConfig PretrainedConfig",
     "config.caches": "QuantizedCacheConfig",
+    "config.lora": "LoraConfig",
     "config.watermarking": "SynthIDTextWatermarkingConfig WatermarkingConfig",
     "decoding.constraints": "Constraint DisjunctiveConstraint PhrasalConstraint",
     "decoding.criteria": (
@@ -247,6 +254,7 @@ _NAMES_OF_MODULE = {
         "PreTrainedTokenizerFast T5Tokenizer T5TokenizerFast TokenizersBackend WhisperTokenizer "
         "WhisperTokenizerFast"
     ),
+    "torch.adapters": "add_lora load_adapter save_adapter",
     "torch.classes": (
         "AutoModel AutoModelForCausalLM DogeForCausalLM DogeModel GPT2LMHeadModel GPT2Model GPTBigCodeForCausalLM "
         "GPTBigCodeModel GPTNeoForCausalLM GPTNeoModel GPTNeoXForCausalLM GPTNeoXModel LlamaForCausalLM LlamaModel"

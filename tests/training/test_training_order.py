@@ -56,3 +56,9 @@ def test_positions_are_equally_likely() -> None:
 def test_numbers_out_of_range_are_refused(arguments: tuple[int, ...], message: str) -> None:
     with pytest.raises(ArgumentError, match=message):
         Order(*arguments)
+
+
+def test_steps_count_from_0() -> None:
+    with pytest.raises(ArgumentError, match="step=-1 must be at least 0"):
+        Order(1, 1).batch(-1)
+    assert Order(5, 2, world=3).steps_per_epoch == 5 / 6

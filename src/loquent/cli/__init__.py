@@ -1,4 +1,4 @@
-"""The command line: `loquent generate`, `chat`, `score`, `quantize`, `doctor`; imported only when it is run."""
+"""The command line: `loquent generate`, `chat`, `score`, `train` and others; imported only when it is run."""
 
 from __future__ import annotations
 

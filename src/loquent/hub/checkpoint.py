@@ -78,7 +78,7 @@ def open_checkpoint(folder: str | os.PathLike[str]) -> Checkpoint:
         if (path / name).is_file():
             if name.endswith(".index.json"):
                 return _open_sharded(path, name)
-            return Checkpoint(path, [_open_file(path / name)])
+            return Checkpoint(path, [open_file(path / name)])
     raise CheckpointError(f"{path} has no weights: none of {', '.join(_IN_ORDER)} is there. Is this a model's folder?")
 
 
@@ -106,7 +106,7 @@ def resolve_checkpoint(name_or_path: str | os.PathLike[str], **hub: Unpack[HubKe
 
 def _open_sharded(folder: Path, index_name: str) -> Checkpoint:
     weight_map = read_index(folder / index_name)
-    checkpoint = Checkpoint(folder, [_open_file(path) for path in shards(folder, weight_map)])
+    checkpoint = Checkpoint(folder, [open_file(path) for path in shards(folder, weight_map)])
     absent = sorted(
         name
         for name, shard in weight_map.items()
@@ -121,7 +121,12 @@ def _open_sharded(folder: Path, index_name: str) -> Checkpoint:
     return checkpoint
 
 
-def _open_file(path: Path) -> SafetensorsFile | TorchFile:
+def open_file(path: Path) -> SafetensorsFile | TorchFile:
+    """Opens one file of tensors, by its suffix: safetensors, or what torch saves; reads and checks its header.
+
+    Raises:
+        CheckpointError: it is damaged, or its pickle wants anything but tensors.
+    """
     if path.suffix != ".bin":
         return SafetensorsFile(path)
     from loquent.hub.torch_file import TorchFile  # with all that reads archives and pickles

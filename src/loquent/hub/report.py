@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from loquent.errors import CheckpointError
 
 _LONGEST = 20
+_REMEDY = "Check that config.json and the weights belong together, and that the model class is the right one."
 
 
 @dataclass
@@ -24,8 +25,19 @@ class LoadReport:
     unexpected: list[str] = field(default_factory=list)
     mismatched: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = field(default_factory=list)
 
-    def raise_if_any(self, folder: str | os.PathLike[str]) -> None:
-        """Raises a CheckpointError that lists everything, if there is anything; of very long lists the beginning."""
+    def raise_if_any(
+        self,
+        folder: str | os.PathLike[str],
+        owner: str = "its config",
+        remedy: str = _REMEDY,
+    ) -> None:
+        """Raises a CheckpointError that lists everything, if there is anything; of very long lists the beginning.
+
+        Args:
+            folder: where the tensors are.
+            owner: what they do not fit.
+            remedy: what to do then.
+        """
         shapes = [f"{name}: {list(found)}, but the model has {list(wanted)}" for name, found, wanted in self.mismatched]
         parts = [
             _listed("missing", self.missing),
@@ -34,10 +46,7 @@ class LoadReport:
         ]
         text = "".join(parts)
         if text:
-            raise CheckpointError(
-                f"The tensors in {os.fspath(folder)} do not fit its config.{text}\n"
-                "Check that config.json and the weights belong together, and that the model class is the right one."
-            )
+            raise CheckpointError(f"The tensors in {os.fspath(folder)} do not fit {owner}.{text}\n{remedy}")
 
 
 def _listed(what: str, items: Sequence[str]) -> str:

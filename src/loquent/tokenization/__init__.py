@@ -25,6 +25,7 @@ from loquent.tokenization.named import (
     WhisperTokenizerFast,
 )
 from loquent.tokenization.tokenizer import PreTrainedTokenizer
+from loquent.tokenization.training import train_tokenizer
 
 __all__ = [
     "AutoTokenizer",
@@ -48,4 +49,5 @@ __all__ = [
     "TokenizersBackend",
     "WhisperTokenizer",
     "WhisperTokenizerFast",
+    "train_tokenizer",
 ]

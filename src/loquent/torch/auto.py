@@ -6,8 +6,10 @@ import os
 from typing import Any, ClassVar
 
 from loquent.config.base import PretrainedConfig
+from loquent.config.lora import LoraConfig
 from loquent.config.packing import packed_precision
 from loquent.errors import ArgumentError
+from loquent.torch.adapters.origin import adapter_in, base_of
 from loquent.torch.model import PreTrainedModel
 from loquent.torch.options import LoadOptions, read_options
 
@@ -31,12 +33,26 @@ class AutoClass:
         from loquent.torch.loading import read_config
 
         options = read_options(kwargs)
+        if options.config is None and (adapter := adapter_in(pretrained_model_name_or_path, options.hub)) is not None:
+            return cls._load_adapted(pretrained_model_name_or_path, adapter, kwargs)
         config = read_config(pretrained_model_name_or_path, options)
         packed = packed_precision(config.to_dict(), pretrained_model_name_or_path)
         if options.quantization or packed:
             return cls._load_native(pretrained_model_name_or_path, config, options)
         rest = {name: value for name, value in kwargs.items() if name not in options.overrides}
         return cls.class_for(config).from_pretrained(pretrained_model_name_or_path, **{**rest, "config": config})
+
+    @classmethod
+    def _load_adapted(cls, name: str | os.PathLike[str], adapter: LoraConfig, kwargs: dict[str, Any]) -> Any:
+        base, arguments = base_of(name, adapter, kwargs)
+        model, hub = cls.from_pretrained(base, **arguments), read_options(kwargs).hub
+        if not isinstance(model, PreTrainedModel):
+            raise ArgumentError(
+                f"{os.fspath(name)!r} holds an adapter, which a quantized model cannot have. Load it without "
+                "quantization, merge_and_unload(), save_pretrained(folder), and quantize that folder."
+            )
+        model.load_adapter(name, **hub)
+        return model
 
     @classmethod
     def _load_native(cls, name: str | os.PathLike[str], config: PretrainedConfig, options: LoadOptions) -> Any:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from loquent.torch.adapters.layer import AdaptedLinear, LowRank, adapted_layers
 from loquent.torch.attention import DynamicMask, SelfAttention
 from loquent.torch.decoder import Block, DecoderStack
 from loquent.torch.experts import CrossDomainExperts
@@ -25,23 +26,25 @@ _SAMPLES = 16
 _LAYERS: dict[type[nn.Module], Callable[..., Any]] = {
     layer: layer.forward
     for layer in (
-        *(nn.Linear, nn.Embedding, nn.LayerNorm, nn.Dropout, nn.PReLU, nn.ModuleList),
-        *(RMSNorm, SelfAttention, DynamicMask, MLP, GatedMLP, CrossDomainExperts, Block),
+        *(nn.Linear, nn.Embedding, nn.LayerNorm, nn.Dropout, nn.PReLU, nn.ModuleList, nn.ModuleDict),
+        *(AdaptedLinear, LowRank, RMSNorm, SelfAttention, DynamicMask, MLP, GatedMLP, CrossDomainExperts, Block),
     )
 }
 """The layers that models are made of, each with the method that makes it what it is."""
 
 _READING = {name: vars(DecoderStack)[name] for name in ("read", "_embed", "_run_block")}
 
-Fingerprint = tuple[tuple[tuple[int, int], ...], bytes]
+Fingerprint = tuple[tuple[tuple[int, int], ...], bytes, tuple[tuple[float, ...], ...]]
 
 
 def fingerprint(model: nn.Module) -> Fingerprint:
-    """Equal for equal weights, as far as `watched_numbers` can tell."""
+    """Equal for equal weights and the same adapters acting, as far as `watched_numbers` can tell."""
     parameters = list(model.parameters())
     places = tuple((p.data_ptr(), -1 if p.is_inference() else p._version) for p in parameters)
     samples = torch.cat([watched_numbers(parameter).reshape(-1).float() for parameter in parameters])
-    return places, samples.cpu().view(torch.uint8).numpy().tobytes()
+    updates = (layer.updates(*layer.active) for layer in adapted_layers(model.modules()))
+    acting = tuple(tuple(x for part in parts for x in (id(part), part.scaling)) for parts in updates)
+    return places, samples.cpu().view(torch.uint8).numpy().tobytes(), acting
 
 
 def watched_numbers(weight: Tensor) -> Tensor:
@@ -62,8 +65,8 @@ def watched_numbers(weight: Tensor) -> Tensor:
 def deviation(model: CausalLM, modules: Iterable[nn.Module]) -> str | None:
     """What makes a model compute something else than follows from its composition and its weights, in a few words.
 
-    That is hooks, replaced or patched layers and dropout that is active; training mode alone is none of it. `modules`
-    are all of the model's.
+    That is hooks, replaced or patched layers and dropout that is active; training mode alone is none of it, nor are
+    adapters, whose weights are the model's. `modules` are all of the model's.
     """
     everywhere = nn.modules.module
     if everywhere._global_forward_hooks or everywhere._global_forward_pre_hooks:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from loquent.torch.adapters.layer import AdaptedLinear
 from loquent.torch.lending import canonical_parameters
 from loquent.weights import sampled_rows
 
@@ -16,13 +17,18 @@ if TYPE_CHECKING:
 
 
 def sampled_weights(model: CausalLM) -> Iterator[tuple[str, str, NDArray[np.float32]]]:
-    """Each weight's canonical name, its type, and some of its rows; all of a vector.
+    """Each weight's canonical name, its type, and some of its rows; all of a vector. Adapters count where they act.
 
     A float32 model's are those of the native one with the same weights.
     """
     parameters: dict[str, Any] = canonical_parameters(model)
     if model.decoder.head.tied:
         parameters.pop("head.weight", None)
+    for path, layer in model.named_modules():
+        if isinstance(layer, AdaptedLinear):
+            for index, part in enumerate(layer.updates(*layer.active)):
+                parameters[f"{path}.{index}.{part.start}.lora_A"] = part.lora_A
+                parameters[f"{path}.{index}.{part.start}.lora_B"] = part.lora_B.detach() * part.scaling
     for name, weight in parameters.items():
         some = weight.detach()
         if some.dim() == 2:

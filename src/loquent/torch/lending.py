@@ -1,12 +1,13 @@
 """What the native backend needs of a torch model: whether it may read the weights in place, and where they are.
 
 A plan computes what the composition says. Whatever makes a model compute something else (hooks, replaced or patched
-layers, active dropout, autocast) is seen, here or by `torch.fingerprint`, and such a model runs in torch.
+layers, adapters that are not merged, active dropout, autocast) is seen, here or by `torch.fingerprint`, and such a
+model runs in torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from loquent.engine.lending import Lent, Survey
 from loquent.parts import Decoder
+from loquent.torch.adapters.layer import adapted_layers, without_adapters
 from loquent.torch.fingerprint import deviation, watched_numbers
 from loquent.weights import decoder_weights, head_weights
 
@@ -27,8 +29,8 @@ _KINDS = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "b
 
 def survey(model: CausalLM) -> Survey:
     """Whether a plan may run the model over its own memory, as it is now; it costs a look at each module and weight."""
-    modules = list(model.modules())
-    obstacle = _around(model) or deviation(model, modules)
+    modules = without_adapters(model)
+    obstacle = _around(model) or _adapting(modules) or deviation(model, modules)
     if obstacle:
         return Survey(obstacle)
     places: list[Hashable] = [bool(model.pack_weights)]
@@ -45,6 +47,12 @@ def _around(model: CausalLM) -> str | None:
     if model.device.type != "cpu":
         return f"its weights are on {model.device}"
     return "autocast is on" if torch.is_autocast_enabled("cpu") else None
+
+
+def _adapting(modules: Iterable[nn.Module]) -> str | None:
+    """Whether adapters add to what layers compute; where they are merged or switched off, they do not."""
+    acts = any(layer.active for layer in adapted_layers(modules))
+    return "its adapters are not merged" if acts else None
 
 
 def _unreadable(weight: Tensor) -> str | None:
@@ -79,9 +87,11 @@ def _unlike_config(model: CausalLM) -> str | None:
 
 
 def canonical_parameters(model: CausalLM) -> dict[str, nn.Parameter]:
-    """All parameters by canonical name, tied ones under each of theirs."""
+    """All parameters by canonical name, tied ones under each of theirs; without adapters."""
     prefix = f"{model.base_model_prefix}."
-    return {name.removeprefix(prefix): weight for name, weight in model.named_parameters(remove_duplicate=False)}
+    added = {id(parameter) for layer in adapted_layers(model.modules()) for parameter in layer.adapters.parameters()}
+    named = model.named_parameters(remove_duplicate=False)
+    return {name.removeprefix(prefix): weight for name, weight in named if id(weight) not in added}
 
 
 class ModelLoan:

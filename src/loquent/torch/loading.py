@@ -18,6 +18,7 @@ from loquent.errors import ArgumentError, CheckpointError
 from loquent.hub.checkpoint import Checkpoint, open_checkpoint, resolve_checkpoint
 from loquent.hub.matching import Match, match_tensors
 from loquent.hub.tensors import TensorView
+from loquent.torch.adapters.origin import adapter_in, base_of
 from loquent.torch.model import PreTrainedModel, default_dtype
 from loquent.torch.options import LoadOptions, dtype_of, read_dtype, read_options
 
@@ -44,6 +45,11 @@ FILE_DTYPES = {dtype: name for name, dtype in _TORCH_DTYPES.items()}
 def load_model(cls: type[M], name_or_path: str | os.PathLike[str], **kwargs: Any) -> M:
     """A trained model of class `cls`; see `PreTrainedModel.from_pretrained`."""
     options = read_options(kwargs)
+    if options.config is None and (adapter := adapter_in(name_or_path, options.hub)) is not None:
+        base, arguments = base_of(name_or_path, adapter, kwargs)
+        model = cls.from_pretrained(base, **arguments)
+        model.load_adapter(name_or_path, **options.hub)
+        return model
     config = read_config(name_or_path, options)
     _check_plain(name_or_path, config, options)
     if not isinstance(config, cls.family_config()):

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from loquent import families
 from loquent.errors import ArgumentError
+from loquent.torch.adapters.methods import AdapterMethods
 from loquent.torch.decoder import DecoderStack, checkpointed
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ _ONES = ("attention_residual", "mlp_residual")
 _ZEROS = (".bias", "dynamic_mask.decay")
 
 
-class PreTrainedModel(nn.Module):
+class PreTrainedModel(AdapterMethods, nn.Module):
     """The base of all models; a subclass names its family and builds its modules.
 
     A model is made from a config with random weights, which follow torch's generator (`torch.manual_seed`), or loaded
@@ -278,7 +279,8 @@ class PreTrainedModel(nn.Module):
         Tensors are streamed from the files into parameters that are allocated once, in their final type.
 
         Args:
-            pretrained_model_name_or_path: a folder, or a name such as "org/name".
+            pretrained_model_name_or_path: a folder, or a name such as "org/name"; where only an adapter is, the model
+                that it was trained on is loaded, and the adapter into it.
             **kwargs: see `loquent.torch.options.LoadOptions`; whatever else is a field of the config overrides it.
 
         Raises:
@@ -295,13 +297,17 @@ class PreTrainedModel(nn.Module):
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
         """Write config, generation config and weights into a folder, under the checkpoint's own names.
 
+        While an adapter acts that is not merged, the adapter alone is written, as `save_adapter` does, and
+        `from_pretrained` of the folder loads its base model with it.
+
         Args:
             save_directory: the folder, made if need be.
             **kwargs: `max_shard_size` (bytes, or such as "5GB"), `safe_serialization` (True only), `push_to_hub` and,
                 with it, `repo_id` and the arguments of `push_to_hub`.
 
         Raises:
-            ArgumentError: the folder is a file, or an argument is unknown or cannot work.
+            ArgumentError: the folder is a file, an argument is unknown or cannot work, or an adapter acts whose base
+                model has no name.
             HubError: the upload failed.
         """
         from loquent.torch.saving import save_model

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from loquent.torch.adapters.layer import AdaptedLinear
+
 # The layout is made for about so many rows: one made for a single row is half as fast for more, and no faster for one.
 _TYPICAL_ROWS = 16
 # One row times a matrix of fewer elements is faster plain: calling the packed product costs more than it saves.
@@ -31,7 +33,8 @@ class _Packed:
 
 
 class PackedLinears:
-    """Applies linear layers of a CPU model with packed weights; whatever is not a plain `nn.Linear` is just called.
+    """Applies linear layers of a CPU model with packed weights; whatever is not a plain `nn.Linear`, or one with
+    adapters, is just called.
 
     A copy is thrown away when its parameter's address or version is no longer what it was when it was packed, as after
     an optimizer's step, loading a state or converting the model.
@@ -41,9 +44,14 @@ class PackedLinears:
         self._packed: dict[nn.Linear, _Packed] = {}
 
     def __call__(self, layer: nn.Module, x: Tensor) -> Tensor:
-        if type(layer) is not nn.Linear or layer._forward_hooks or layer._forward_pre_hooks:
+        if type(layer) not in (nn.Linear, AdaptedLinear) or layer._forward_hooks or layer._forward_pre_hooks:
             called: Tensor = layer(x)
             return called
+        assert isinstance(layer, nn.Linear)
+        product = self._product(layer, x)
+        return layer.adapted(x, product) if isinstance(layer, AdaptedLinear) else product
+
+    def _product(self, layer: nn.Linear, x: Tensor) -> Tensor:
         weight = layer.weight
         if (len(x) == 1 and weight.numel() < _SMALL) or weight.dtype != x.dtype or weight.is_inference():
             return F.linear(x, weight, layer.bias)

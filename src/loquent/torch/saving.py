@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,6 +19,8 @@ from loquent.config.reading import CONFIG_FILE
 from loquent.errors import ArgumentError
 from loquent.hub.push import push_folder, repository_of
 from loquent.hub.writing import TensorToWrite, write_checkpoint
+from loquent.torch.adapters.files import save_adapter
+from loquent.torch.adapters.layer import adapted_layers
 from loquent.torch.loading import FILE_DTYPES, wanted_tensors
 from loquent.torch.options import name_of
 
@@ -40,17 +43,40 @@ def save_model(
     if push and not push_to_hub:
         raise TypeError(f"save_pretrained() got unexpected keyword arguments {sorted(push)}")
     folder = saving_folder(save_directory)
+    written = _write_adapter(model, folder) if _adapts(model) else _write_model(model, folder, max_shard_size)
+    if push_to_hub:
+        repository = push.pop("repo_id", None) or repository_of(save_directory)
+        push_folder(folder, repository, files=written, **push)
+
+
+def _adapts(model: PreTrainedModel) -> bool:
+    """Whether adapters add to what the weights compute."""
+    return any(layer.active for layer in adapted_layers(model.modules()))
+
+
+def _write_model(model: PreTrainedModel, folder: Path, max_shard_size: int | str) -> list[Path]:
     config = copy.deepcopy(model.config)
     config.architectures = [type(model).__name__]
     config.dtype = name_of(model.dtype)
     config.save_pretrained(folder)
     if model.can_generate():
         model.generation_config.save_pretrained(folder)
-    written = write_checkpoint(folder, tensors_to_write(model), max_shard_size=max_shard_size)
-    if push_to_hub:
-        configs = [folder / CONFIG_FILE, *([folder / GENERATION_CONFIG_FILE] if model.can_generate() else [])]
-        repository = push.pop("repo_id", None) or repository_of(save_directory)
-        push_folder(folder, repository, files=[*configs, *written], **push)
+    configs = [folder / CONFIG_FILE, *([folder / GENERATION_CONFIG_FILE] if model.can_generate() else [])]
+    return [*configs, *write_checkpoint(folder, tensors_to_write(model), max_shard_size=max_shard_size)]
+
+
+def _write_adapter(model: PreTrainedModel, folder: Path) -> list[Path]:
+    """The adapter alone, where it and its base model's name are all that is needed to load the model again."""
+    if not all(config.base_model_name_or_path for config in model.peft_config.values()):
+        problem = "its base model has no name by which it could be loaded again"
+    elif (folder / CONFIG_FILE).exists():
+        problem = f"{folder} holds a model, which would be loaded instead"
+    else:
+        return save_adapter(model, folder)
+    raise ArgumentError(
+        f"The model has an adapter that is not merged, and so only the adapter would be saved, but {problem}. "
+        "Call merge_and_unload() first to save a model of its own, or save_adapter(folder) for the adapter."
+    )
 
 
 def push_model(model: PreTrainedModel, repo_id: str, *, max_shard_size: int | str = "5GB", **push: Any) -> str:
@@ -71,9 +97,10 @@ def tensors_to_write(model: PreTrainedModel) -> Iterator[TensorToWrite]:
         rows = ours if piece.rows is None else ours[piece.rows[0] : piece.rows[1]]
         name = piece.theirs if piece.ours.startswith("head.") else f"{prefix}{piece.theirs}"
         shape = piece.shape_of_theirs(tuple(ours.shape))
-        yield TensorToWrite(name, FILE_DTYPES[ours.dtype], shape, partial(_bytes, piece.layout.to_theirs, rows))
+        yield TensorToWrite(name, FILE_DTYPES[ours.dtype], shape, partial(tensor_bytes, piece.layout.to_theirs, rows))
 
 
-def _bytes(to_theirs: Callable[[Tensor], Tensor], rows: Tensor) -> memoryview:
+def tensor_bytes(to_theirs: Callable[[Tensor], Tensor], rows: Tensor) -> memoryview:
+    """The elements of canonical rows as the checkpoint lays them out."""
     flat = to_theirs(rows).contiguous().cpu().flatten()
     return flat.view(torch.uint8).numpy().data

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from loquent.errors import ArgumentError, CheckpointError
+from loquent.torch.adapters import load_adapter_values, save_adapter
 from loquent.torch.loading import load_weights
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ class Progress:
         tokens: read so far by all devices, padding left out.
         best_loss, best_step: the best evaluation so far; None before the first.
         worse: evaluations since then.
+        untold_loss, untold_counted: the loss, and over how many tokens, of the steps that listeners are not told yet.
+        due: whether the evaluation that belongs to this step is still to be made.
         course: what a run cannot go on with other values of, such as the data's hash.
     """
 
@@ -48,6 +51,9 @@ class Progress:
     best_loss: float | None = None
     best_step: int | None = None
     worse: int = 0
+    untold_loss: float = 0.0
+    untold_counted: int = 0
+    due: bool = False
     course: Mapping[str, Any] | None = None
 
 
@@ -96,7 +102,10 @@ class Checkpoints:
     def save_model(self, folder: Path) -> None:
         """Write what others load: the model or the adapter that is trained, with the tokenizer."""
         folder.mkdir(parents=True, exist_ok=True)
-        self.model.save_pretrained(folder)
+        if self.model.peft_config:
+            save_adapter(self.model, folder)
+        else:
+            self.model.save_pretrained(folder)
         if self.tokenizer is not None:
             self.tokenizer.save_pretrained(folder)
 
@@ -128,8 +137,11 @@ class Checkpoints:
         return progress
 
     def load_model(self, folder: Path) -> None:
-        """Bring the weights where they were."""
-        load_weights(self.model, folder)
+        """Bring the weights, or the adapter's, where they were."""
+        if self.model.peft_config:
+            load_adapter_values(self.model, folder, *self.model.active_adapters())
+        else:
+            load_weights(self.model, folder)
 
     # --- optimizers --------------------------------------------------------------------------------------------------
 

@@ -65,7 +65,29 @@ class Devices:
             self._accelerator.wait_for_everyone()
 
 
+def fast_bfloat16(device: str) -> str | None:
+    """What makes products in bfloat16 fast on a device: an instruction set or the GPU; None where nothing does."""
+    if device.startswith("cuda"):
+        fast = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.cuda.get_device_name(device) if fast else None
+    if device != "cpu" or not hasattr(torch.cpu, "_is_avx512_bf16_supported"):
+        return None
+    if torch.cpu._is_amx_tile_supported():
+        return "AMX"
+    return "AVX-512 BF16" if torch.cpu._is_avx512_bf16_supported() else None
+
+
 def mixed_precision(device: torch.device, wanted: bool) -> AbstractContextManager[Any]:
     """Products in bfloat16 inside, where wanted."""
     # The cache would hand a copy of a weight from one accumulated batch to the next, and keep it from being freed.
     return torch.autocast(device.type, torch.bfloat16, enabled=wanted)
+
+
+def use_threads(count: int) -> None:
+    """Compute on so many threads of the CPU from now on."""
+    torch.set_num_threads(count)
+
+
+def threads() -> int:
+    """On how many threads of the CPU is computed."""
+    return torch.get_num_threads()

@@ -21,6 +21,7 @@ from loquent.training.data.packing import Packs
 from loquent.training.devices import Devices, mixed_precision
 from loquent.training.evaluating import mean_loss
 from loquent.training.events import Evaluated, Event, Finished, Listener, Saved, Started, Stepped
+from loquent.training.interrupts import held_interrupts
 from loquent.training.objective import Objective, on_device
 from loquent.training.optimizers import make_optimizers
 from loquent.training.schedules import learning_rate_factor
@@ -51,10 +52,8 @@ class TrainingResult:
 
 @dataclass
 class _Window:
-    """What has been seen since listeners were last told of a step."""
+    """What took how long since listeners were last told of a step, or the run began."""
 
-    loss: float = 0.0
-    counted: int = 0
     tokens: int = 0
     steps: int = 0
     since: float = field(default_factory=time.monotonic)
@@ -103,11 +102,11 @@ class Run:
         self._tell(Started(self.steps, self.progress.step, parameters, trainable, self.packs.padding))
         reason = "done"
         try:
-            for step in range(self.progress.step, self.steps):
-                self.step(step)
-                if not self._look_around():
-                    reason = "early stop"
-                    break
+            going_on = self._look_around() if self.progress.due else not self._is_hopeless()
+            while going_on and self.progress.step < self.steps:
+                self.step(self.progress.step)
+                going_on = self._look_around()
+            reason = "early stop" if self.progress.step < self.steps else "done"
         except KeyboardInterrupt:
             reason = "interrupted"
         self._finish(reason)
@@ -117,6 +116,8 @@ class Run:
         """Bring the model into the state that steps need."""
         arguments, model = self.arguments, self.model
         model.train()
+        # What an interrupted run left behind.
+        model.zero_grad()
         if arguments.gradient_checkpointing:
             model.gradient_checkpointing_enable()
         if arguments.torch_compile:
@@ -158,12 +159,13 @@ class Run:
                 f"The loss of step {step + 1} is {loss}, the norm of its gradients {norm}. Resume from a checkpoint "
                 "with a lower learning_rate, a longer warm-up, or bf16=False."
             )
-        for optimizer in self.optimizers:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=False)
-        self._count(loss, counted, int(self.packs.used[packs].sum()))
-        if self._is_time(arguments.logging_steps) or self.progress.step == self.steps:
-            self._tell_of_step(rate, norm)
+        with held_interrupts():
+            for optimizer in self.optimizers:
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=False)
+            self._count(loss, counted, int(self.packs.used[packs].sum()))
+            if self._is_time(arguments.logging_steps) or self.progress.step == self.steps:
+                self._tell_of_step(rate, norm)
 
     def _learn(self, packs: Ints, counted: int) -> tuple[float, float]:
         """Gradients of the mean loss of a counted token of all devices; returns it, and the gradients' norm."""
@@ -185,9 +187,11 @@ class Run:
     def _count(self, loss: float, counted: int, tokens: int) -> None:
         self.losses.append(loss)
         self.progress.step += 1
+        time_is_up = self._is_time(self.arguments.eval_steps) or self.progress.step == self.steps
+        self.progress.due = self.evaluation is not None and time_is_up
         self.progress.tokens += tokens
-        self._window.loss += loss * counted
-        self._window.counted += counted
+        self.progress.untold_loss += loss * counted
+        self.progress.untold_counted += counted
         self._window.tokens += tokens
         self._window.steps += 1
 
@@ -199,7 +203,7 @@ class Run:
                 step=progress.step,
                 steps=self.steps,
                 epoch=progress.step / self.order.steps_per_epoch,
-                loss=window.loss / window.counted,
+                loss=progress.untold_loss / progress.untold_counted,
                 learning_rate=rate,
                 gradient_norm=norm,
                 tokens=progress.tokens,
@@ -208,25 +212,26 @@ class Run:
             )
         )
         self._window = _Window()
+        progress.untold_loss, progress.untold_counted = 0.0, 0
 
     # --- between steps -----------------------------------------------------------------------------------------------
 
     def _look_around(self) -> bool:
         """Evaluate and save where it is time; returns whether to go on."""
-        going_on = True
-        if self._is_time(self.arguments.eval_steps) and self.progress.step < self.steps:
-            going_on = self._evaluate()
+        if self.progress.due and self.evaluation is not None:
+            self._evaluate(self.evaluation)
         if self._is_time(self.arguments.save_steps) or (self._is_best_now() and self.arguments.load_best_model_at_end):
             self._save()
-        return going_on
+        return not self._is_hopeless()
 
-    def _evaluate(self) -> bool:
-        """Read the held-out data; returns False where the run should stop early."""
-        if self.evaluation is None:
-            return True
+    def _evaluate(self, held_out: Packs) -> None:
         started = time.monotonic()
-        loss = mean_loss(self.objective, self.evaluation, self.arguments, self.devices, self.model.device)
+        loss = mean_loss(self.objective, held_out, self.arguments, self.devices, self.model.device)
         self._window.since += time.monotonic() - started
+        with held_interrupts():
+            self._judge(loss)
+
+    def _judge(self, loss: float) -> None:
         progress = self.progress
         best = progress.best_loss is None or loss < progress.best_loss - self.arguments.early_stopping_threshold
         progress.worse = 0 if best else progress.worse + 1
@@ -235,8 +240,12 @@ class Run:
         found = Evaluated(progress.step, loss, math.exp(min(loss, 700.0)), best)
         self.evaluations.append(found)
         self._tell(found)
+        progress.due = False
+
+    def _is_hopeless(self) -> bool:
+        """Whether so many evaluations were no better that the run stops early."""
         patience = self.arguments.early_stopping_patience
-        return not patience or progress.worse < patience
+        return bool(patience) and self.progress.worse >= patience
 
     def _is_best_now(self) -> bool:
         return self.progress.best_step == self.progress.step
@@ -250,17 +259,10 @@ class Run:
         self._window.since += time.monotonic() - started
 
     def _finish(self, reason: str) -> None:
-        """A last evaluation and checkpoint, and the model in the output folder."""
-        if reason == "interrupted":
-            if self.arguments.save_steps:
-                self._save()
-        else:
-            if self.evaluation is not None and (
-                not self.evaluations or self.evaluations[-1].step != self.progress.step
-            ):
-                self._evaluate()
-            if self.arguments.save_steps and self.checkpoints.steps()[-1:] != [self.progress.step]:
-                self._save()
+        """A last checkpoint and, where the run is at its end, the model in the output folder."""
+        if self.arguments.save_steps and self.checkpoints.steps()[-1:] != [self.progress.step]:
+            self._save()
+        if reason != "interrupted":
             best = self.progress.best_step
             if self.arguments.load_best_model_at_end and best not in (None, self.progress.step):
                 self.checkpoints.load_model(self.checkpoints.path(best))

@@ -57,18 +57,27 @@ def train(
     for name, examples in (("data", data), ("evaluation", evaluation)):
         if not isinstance(examples, Examples) and (name == "data" or examples is not None):
             raise ArgumentError(f"{name} is a {type(examples).__name__}. Pass Examples, as encode_texts() gives them.")
-    _check_fit(model, data, arguments)
+    if evaluation is None and arguments.eval_steps:
+        raise ArgumentError(f"{arguments.eval_steps=} needs held-out documents. Pass evaluation, or leave it out.")
+    check_length(model, arguments.max_length)
+    _check_vocabulary(model, data)
     packs = _packs(data, arguments, tokenizer)
     held_out = None if evaluation is None else _packs(evaluation, arguments, tokenizer)
     return Run(model, packs, arguments, held_out, tokenizer, listeners).run()
 
 
-def _check_fit(model: CausalLM, data: Examples, arguments: TrainingArguments) -> None:
+def check_length(model: CausalLM, max_length: int) -> None:
+    """Refuse packs that are longer than the model can read.
+
+    Raises:
+        ContextLengthError: its positions are learned, and there are fewer.
+    """
     learned = model.decoder.learned_positions
-    if learned is not None and arguments.max_length > learned.count:
-        raise ContextLengthError(
-            f"max_length={arguments.max_length} exceeds the {learned.count} positions that the model has."
-        )
+    if learned is not None and max_length > learned.count:
+        raise ContextLengthError(f"max_length={max_length} exceeds the {learned.count} positions that the model has.")
+
+
+def _check_vocabulary(model: CausalLM, data: Examples) -> None:
     largest = int(data.tokens.max())
     if largest >= model.decoder.vocabulary:
         raise ArgumentError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -122,6 +122,7 @@ class Collector:
     """
 
     def __init__(self, vocabulary_size: int) -> None:
+        self._vocabulary_size = vocabulary_size
         small = vocabulary_size <= 1 << 16
         self._tokens: Tokens = np.empty(1 << 16, np.uint16 if small else np.uint32)
         self._counted: Bools = np.empty(1 << 16, np.bool_)
@@ -132,13 +133,21 @@ class Collector:
         """Add a document, of which the loss counts all tokens but the first, or those marked in `counted`.
 
         A document without tokens is left out.
+
+        Raises:
+            ArgumentError: an id is not in the vocabulary.
         """
         count = len(tokens)
         if not count:
             return
+        ids = np.asarray(tokens, dtype=np.int64)
+        # As unsigned numbers the negative ones are the largest.
+        if ids.view(np.uint64).max() >= self._vocabulary_size:
+            wrong = ids[(ids < 0) | (ids >= self._vocabulary_size)][0]
+            raise ArgumentError(f"tokens has the id {wrong}, and ids go from 0 to {self._vocabulary_size - 1}.")
         self._make_room(self._used + count)
         span = slice(self._used, self._used + count)
-        self._tokens[span] = tokens
+        self._tokens[span] = ids
         self._counted[span] = counted
         self._counted[self._used] = False
         self._used += count
@@ -164,11 +173,3 @@ class Collector:
         self._resize(self._used)
         starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(self._lengths, dtype=np.int64)])
         return Examples(self._tokens, self._counted, starts)
-
-
-def collected(documents: Iterable[Sequence[int]], vocabulary_size: int) -> Examples:
-    """Documents of ids as examples whose every token counts."""
-    collector = Collector(vocabulary_size)
-    for tokens in documents:
-        collector.add(tokens)
-    return collector.examples()

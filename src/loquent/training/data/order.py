@@ -48,7 +48,13 @@ class Order:
         return self.count / (self.rows * self.world)
 
     def batch(self, step: int) -> npt.NDArray[np.int64]:
-        """(rows,) the packs that this process reads in a step, counted from 0."""
+        """(rows,) the packs that this process reads in a step, counted from 0.
+
+        Raises:
+            ArgumentError: the step is negative.
+        """
+        if step < 0:
+            raise ArgumentError(f"step={step} must be at least 0.")
         first = step * self.rows * self.world + self.rank * self.rows
         epochs, places = np.divmod(np.arange(first, first + self.rows, dtype=np.int64), self.count)
         batch = np.empty(self.rows, np.int64)

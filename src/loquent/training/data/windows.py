@@ -1,15 +1,15 @@
 """Long texts encoded in overlapping windows and spliced where both sides agree, so that no text is too long.
 
 The library takes some 170 bytes for each character of a text that it encodes, and one core. Windows bound the first
-and use all cores. Where two windows overlap, tokens settle down to what the whole text would give: what a tokenizer
-makes of a word depends on what is near it. A place where a stretch of tokens is the same in both is where to splice.
+and use all cores. What a tokenizer makes of a word depends only on what is near it: so the stretch that two windows
+share is encoded alone too, and where it agrees with the window before from its end on, and with the window behind from
+its beginning, there is a token at which to pass from one to the other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +20,6 @@ _OWN = 1 << 16
 _CONTEXT = 1 << 9
 # Tokens on either side of a splice that must be the same in both windows.
 _AGREEING = 16
-# How far apart the places are at which a splice is tried, in characters, around the middle of the overlap.
-_TRIES = [sign * step for step in range(0, _CONTEXT // 2, 7) for sign in ((1, -1) if step else (1,))]
 
 
 @dataclass(frozen=True)
@@ -42,82 +40,66 @@ class Window:
         return self.whole[self.start : self.stop]
 
     @property
-    def is_last(self) -> bool:
-        """Whether the document ends with it."""
-        return self.stop == len(self.whole)
+    def shared(self) -> str:
+        """What the next window begins with; empty where there is none."""
+        return "" if self.stop == len(self.whole) else self.whole[self.stop - 2 * _CONTEXT : self.stop]
 
 
 def windows_of(texts: Iterable[str]) -> Iterator[Window]:
     """The windows of each text in order; a short text is a window."""
     for text in texts:
-        last = max(1, len(text) // _OWN)
-        for number in range(last):
+        last = max(1, len(text) // _OWN) - 1
+        for number in range(last + 1):
             start = max(0, number * _OWN - _CONTEXT)
-            yield Window(text, start, len(text) if number == last - 1 else (number + 1) * _OWN + _CONTEXT)
+            yield Window(text, start, len(text) if number == last else (number + 1) * _OWN + _CONTEXT)
 
 
+@dataclass
 class Splicer:
     """Joins the ids of a document's windows, given one after another.
 
-    Args:
-        encode: encodes a whole document, for one whose windows agree nowhere.
+    encode: encodes a whole document, for one whose windows do not agree.
     """
 
-    def __init__(self, encode: Callable[[str], Any]) -> None:
-        self._encode = encode
-        self._done: list[Ids] = []
-        self._previous: _Read | None = None
-        self._failed = False
+    encode: Callable[[str], Ids]
+    _done: list[Ids] = field(default_factory=list)
+    # The window before, less what is done of it; and the stretch that it shares with the next.
+    _rest: Ids | None = None
+    _shared: Ids | None = None
+    _failed: bool = False
 
-    def add(self, window: Window, encoding: Any) -> Ids | None:
+    def add(self, window: Window, ids: Ids, shared: Ids) -> Ids | None:
         """The ids of the document where this window is its last; None before.
 
         Args:
             window: the next one.
-            encoding: its `tokenizers.Encoding`, without special tokens around it.
+            ids: what its text gives, without special tokens around it.
+            shared: what the stretch gives that it shares with the next.
         """
-        read = _Read(window, encoding, np.array(encoding.ids, np.int64))
-        if window.start and not self._failed:
-            self._failed = not self._splice(read)
-        if not window.is_last:
-            self._previous = read
+        if self._rest is not None and self._shared is not None:
+            place = _splice(self._rest, self._shared, ids)
+            if place is None:
+                self._failed = True
+            else:
+                self._done.append(self._rest[: len(self._rest) - len(self._shared) + place])
+                ids = ids[place:]
+        if window.shared:
+            self._rest, self._shared = ids, shared
             return None
-        ids = np.concatenate([*self._done, read.ids[read.skipped :]])
-        if self._failed:
-            ids = np.array(self._encode(window.whole).ids, np.int64)
-        self._done, self._previous, self._failed = [], None, False
-        return ids
-
-    def _splice(self, read: _Read) -> bool:
-        previous = self._previous
-        assert previous is not None
-        middle = read.window.start + _CONTEXT
-        for step in _TRIES:
-            left, right = previous.token_at(middle + step), read.token_at(middle + step)
-            if left and right and left[1] == right[1] and previous.near(left[0]) == read.near(right[0]):
-                self._done.append(previous.ids[previous.skipped : left[0]])
-                read.skipped = right[0]
-                return True
-        return False
+        whole = self.encode(window.whole) if self._failed else np.concatenate([*self._done, ids])
+        self._done, self._rest, self._shared, self._failed = [], None, None, False
+        return whole
 
 
-@dataclass
-class _Read:
-    """A window with its ids, and how many of these belong to the window before."""
+def _splice(before: Ids, shared: Ids, behind: Ids) -> int | None:
+    """The token of the shared stretch at which to pass from the window before to the one behind."""
+    first = len(shared) - _common(before[::-1], shared[::-1]) + _AGREEING
+    last = _common(behind, shared) - _AGREEING
+    return (first + last) // 2 if first <= last else None
 
-    window: Window
-    encoding: Any
-    ids: Ids
-    skipped: int = 0
 
-    def token_at(self, place: int) -> tuple[int, int] | None:
-        """The token that covers a character of the document, and the character that it begins with."""
-        token = self.encoding.char_to_token(place - self.window.start)
-        if token is None:
-            return None
-        return token, self.encoding.token_to_chars(token)[0] + self.window.start
-
-    def near(self, token: int) -> list[int]:
-        """The ids around a token."""
-        ids: list[int] = self.ids[max(0, token - _AGREEING) : token + _AGREEING].tolist()
-        return ids
+def _common(one: Ids, other: Ids) -> int:
+    """How many tokens two rows have in common at the beginning."""
+    length = min(len(one), len(other))
+    different = np.flatnonzero(one[:length] != other[:length])
+    return int(different[0]) if len(different) else length

@@ -1,0 +1,217 @@
+"""Adapters in PEFT's format: adapter_config.json and adapter_model.safetensors, checked before the model is touched."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from loquent.config.json_file import saving_folder
+from loquent.config.lora import LoraConfig
+from loquent.errors import ArgumentError
+from loquent.hub.checkpoint import open_file
+from loquent.hub.report import LoadReport
+from loquent.hub.resolve import resolve_file
+from loquent.hub.tensors import TensorView
+from loquent.hub.writing import TensorToWrite, write_safetensors
+from loquent.torch.adapters.attach import Adapters, attach, checked_names, known
+from loquent.torch.adapters.layer import AdaptedLinear, LowRank
+from loquent.torch.adapters.targets import Target, linear_layers, selected
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from loquent.hub.resolve import HubKeywords
+    from loquent.torch.model import PreTrainedModel
+
+SAFETENSORS = "adapter_model.safetensors"
+TORCH = "adapter_model.bin"
+
+_PREFIX = "base_model.model."  # PEFT's wrapper of a wrapper
+_A, _B = ".lora_A.weight", ".lora_B.weight"
+_BASE = ".base_layer.weight"
+
+
+def load_adapter(
+    model: PreTrainedModel,
+    name_or_path: str | os.PathLike[str],
+    name: str = "default",
+    *,
+    is_trainable: bool = False,
+    **hub: Unpack[HubKeywords],
+) -> None:
+    """Add an adapter from a folder or a repository on the hub; it becomes the active one.
+
+    Nothing in the folder is run: a `.bin` file, which is read only where there is no safetensors file, goes through
+    the reader that knows tensors alone. The model is as it was if anything is wrong.
+
+    Args:
+        model: the model that the adapter was trained on.
+        name_or_path: a folder, or a name such as "org/name".
+        name: what to call the adapter.
+        is_trainable: whether to go on training it.
+        **hub: `revision`, `token`, `subfolder` and their like, as of `from_pretrained`.
+
+    Raises:
+        ConfigError: it is no LoRA adapter, or one of a kind that Loquent does not have.
+        CheckpointError: files are missing or damaged; one error lists every tensor that is missing, unexpected or of
+            another shape.
+        ArgumentError: the name is taken, or adapters are merged.
+        HubError: the name could not be resolved.
+    """
+    from loquent.torch.loading import as_tensor
+
+    config = dataclasses.replace(LoraConfig.from_pretrained(name_or_path, **hub), inference_mode=not is_trainable)
+    path = resolve_file(name_or_path, SAFETENSORS, required=False, **hub)
+    found = path or resolve_file(name_or_path, TORCH, **hub)
+    assert found is not None  # the second is required
+    tensors = {view_name.removeprefix(_PREFIX): view for view_name, view in open_file(found).items()}
+    targets = _matched(model, config, tensors, name_or_path)
+    values = [(as_tensor(tensors[target.name + _A]), as_tensor(tensors[target.name + _B])) for target in targets]
+    parts = attach(model, config, targets, name)
+    with torch.no_grad():
+        for target, part, (a, b) in zip(targets, parts, values):
+            part.lora_A.copy_(a)
+            part.lora_B.copy_(target.to_ours(b))
+
+
+def load_adapter_values(model: PreTrainedModel, folder: str | os.PathLike[str], name: str = "default") -> None:
+    """Bring an adapter that the model has back to the values that `save_adapter` wrote, bit for bit.
+
+    Raises:
+        CheckpointError: the file is missing or damaged, or of an adapter of other layers or another rank; the model is
+            as it was then.
+        ArgumentError: the model has no such adapter.
+    """
+    from loquent.torch.loading import as_tensor
+
+    state = known(model)
+    checked_names(state, name)
+    views = dict(open_file(Path(folder) / SAFETENSORS).items())
+    tensors = {view_name.removeprefix(_PREFIX): view for view_name, view in views.items()}
+    targets = _matched(model, state.configs[name], tensors, folder)
+    with torch.no_grad():
+        for target in targets:
+            part = part_of(model, target, name)
+            part.lora_A.copy_(as_tensor(tensors[target.name + _A]))
+            part.lora_B.copy_(target.to_ours(as_tensor(tensors[target.name + _B])))
+
+
+def save_adapter(model: PreTrainedModel, folder: str | os.PathLike[str], name: str | None = None) -> list[Path]:
+    """Write an adapter into a folder, made if need be, in PEFT's format; returns the files.
+
+    Args:
+        model: the model that has it; it may be merged or switched off.
+        folder: where to; the base model is not written.
+        name: which adapter; None: the active one.
+
+    Raises:
+        ArgumentError: there is no such adapter, several are active, or the folder cannot be made.
+    """
+    state = known(model)
+    name = _only(state) if name is None else checked_names(state, name)[0]
+    path = saving_folder(folder)
+    write_safetensors(path / SAFETENSORS, list(_tensors(model, state.targets[name], name)))
+    config = dataclasses.replace(state.configs[name], inference_mode=True)
+    return [path / SAFETENSORS, config.save_pretrained(path)]
+
+
+def _matched(
+    model: PreTrainedModel,
+    config: LoraConfig,
+    tensors: Mapping[str, TensorView],
+    name_or_path: str | os.PathLike[str],
+) -> list[Target]:
+    """The linear layers that a file's tensors adapt, all of which the config names, and none of another shape."""
+    layers = _named_as_in(tensors, model)
+    present = {name.removesuffix(end) for name in tensors for end in (_A, _B) if name.endswith(end)}
+    # A regular expression of a file is not run, since it could take forever: what it means, the tensors say.
+    targets = (
+        [layer for layer in layers if layer.name in present]
+        if config.by_regular_expression
+        else selected(layers, config)
+    )
+    report, known_names = LoadReport(), set()
+    for target in targets:
+        rank = config.rank(target.name)
+        for end, shape in ((_A, (rank, target.inputs)), (_B, (target.outputs, rank))):
+            known_names.add(target.name + end)
+            view = tensors.get(target.name + end)
+            if view is None:
+                report.missing.append(_PREFIX + target.name + end)
+            elif view.shape != shape:
+                report.mismatched.append((_PREFIX + target.name + end, view.shape, shape))
+        if _repeats_base(model, target, tensors.get(target.name + _BASE)):
+            known_names.add(target.name + _BASE)
+    report.unexpected += [_PREFIX + name for name in tensors if name not in known_names]
+    if not targets and not report.unexpected:
+        report.missing.append(f"{_PREFIX}...{_A}")
+    report.raise_if_any(
+        name_or_path,
+        "the model with its adapter_config.json",
+        "Check that the adapter was trained on this model, and that its two files belong together.",
+    )
+    return targets
+
+
+def _repeats_base(model: PreTrainedModel, target: Target, view: TensorView | None) -> bool:
+    """Whether a tensor is the weight that the model has already, which PEFT saves beside the adapter of a head."""
+    from loquent.torch.loading import as_tensor
+
+    if view is None or view.shape != target.layout.shape_of_theirs((target.outputs, target.inputs)):
+        return False
+    weight = model.get_submodule(target.module).weight
+    assert isinstance(weight, Tensor)
+    ours = weight.detach()[target.start : target.stop]
+    return torch.equal(target.layout.to_ours(as_tensor(view)).to(ours), ours)
+
+
+def _named_as_in(tensors: Mapping[str, TensorView], model: PreTrainedModel) -> list[Target]:
+    """The model's linear layers by the names that a file has for them: with what precedes those of a model with a
+    head, or without."""
+    prefix = f"{model.base_model_prefix}."
+    prefixed = any(name.startswith(prefix) for name in tensors)
+    return [
+        layer if layer.is_head else dataclasses.replace(layer, name=prefix * prefixed + layer.short_name)
+        for layer in linear_layers(model)
+    ]
+
+
+def _only(state: Adapters) -> str:
+    if len(state.active) != 1:
+        raise ArgumentError(
+            f"{len(state.active)} adapters are active ({', '.join(state.active)}). Say which one to save: "
+            "save_adapter(model, folder, name)."
+        )
+    return state.active[0]
+
+
+def _tensors(model: PreTrainedModel, targets: tuple[Target, ...], name: str) -> Iterator[TensorToWrite]:
+    from loquent.torch.loading import FILE_DTYPES
+    from loquent.torch.saving import tensor_bytes
+
+    for target in targets:
+        part = part_of(model, target, name)
+        a, b = part.lora_A.detach(), part.lora_B.detach()
+        for end, tensor, to_theirs in ((_A, a, _same), (_B, b, target.to_theirs)):
+            kind, shape = FILE_DTYPES[tensor.dtype], tuple(tensor.shape)
+            yield TensorToWrite(_PREFIX + target.name + end, kind, shape, partial(tensor_bytes, to_theirs, tensor))
+
+
+def part_of(model: PreTrainedModel, target: Target, name: str) -> LowRank:
+    """An adapter's update of a linear layer."""
+    layer = model.get_submodule(target.module)
+    assert isinstance(layer, AdaptedLinear)
+    part = layer.adapters[name].get_submodule(target.leaf)
+    assert isinstance(part, LowRank)
+    return part
+
+
+def _same(tensor: Tensor) -> Tensor:
+    return tensor
