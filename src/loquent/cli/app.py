@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from loquent.cli import chat, doctor, generate, quantize, score
+from loquent.cli import chat, doctor, evaluate, generate, quantize, score
 from loquent.cli.options import with_groups
 from loquent.version import __version__
 
@@ -21,6 +21,7 @@ app = typer.Typer(
 app.command("generate", epilog=generate.EPILOG)(with_groups(generate.generate))
 app.command("chat", epilog=chat.EPILOG)(with_groups(chat.chat))
 app.command("score", epilog=score.EPILOG)(with_groups(score.score))
+app.add_typer(evaluate.app)
 app.command("quantize", epilog=quantize.EPILOG)(quantize.quantize)
 app.command("doctor", epilog=doctor.EPILOG)(doctor.doctor)
 
