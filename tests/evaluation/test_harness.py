@@ -214,7 +214,7 @@ def test_chats_are_written_by_the_template(model: Any, tasks: Path, folder: Path
         chatty, ["ours_writing"], include_path=tasks, apply_chat_template=True, log_samples=True, bootstrap_iters=0
     )
     [first, *_] = found["samples"]["ours_writing"]
-    assert first["arguments"]["gen_args_0"]["arg_0"].endswith("\n[assistant]")
+    assert first["arguments"][0][0].endswith("\n[assistant]")
 
 
 def test_the_table_has_each_metric(both: Any) -> None:
@@ -230,17 +230,43 @@ def test_limits_and_shots_are_passed_on(model: Any, tasks: Path) -> None:
 
 
 def test_tasks_that_are_not_there_are_said(model: Any, tasks: Path) -> None:
-    with pytest.raises(ArgumentError, match=r"no task 'ours_choise'\. Did you mean 'ours_choice'"):
-        evaluate_tasks(model, ["ours_choise"], include_path=tasks)
     with pytest.raises(ArgumentError, match="tasks is empty"):
         evaluate_tasks(model, [])
+    with pytest.raises(ArgumentError, match="'/no/folder' is no folder"):
+        evaluate_tasks(model, ["a"], include_path="/no/folder")
     (tasks / "absent.yaml").write_text(
         TASKS["ours_choice"].replace("ours_choice", "absent").replace("DATA", "/no/data")
     )
     with pytest.raises(HubError, match="The data of absent cannot be had"):
         evaluate_tasks(model, ["absent"], include_path=tasks)
+    (tasks / "absent.yaml").unlink()
 
 
+def test_lm_eval_knows_the_model_by_its_name(tasks: Path, folder: Path, both: Any) -> None:
+    from lm_eval import simple_evaluate
+    from lm_eval.tasks import TaskManager
+
+    register()
+    register()  # once more does nothing
+    found = simple_evaluate(
+        "loquent",
+        {"pretrained": str(folder), "dtype": "float32", "kv_bits": 8},
+        tasks=["ours_choice"],
+        task_manager=TaskManager(include_path=str(tasks), include_defaults=False),
+        batch_size=4,
+        device="cuda:0",  # as the command says by itself
+        bootstrap_iters=0,
+    )
+    assert found["results"]["ours_choice"]["acc,none"] == both[0]["results"]["ours_choice"]["acc,none"]
+
+
+@pytest.mark.slow  # lm-eval reads all of its tasks
+def test_a_misspelt_task_is_said(model: Any, tasks: Path) -> None:
+    with pytest.raises(ArgumentError, match=r"no task 'ours_choise'\. Did you mean 'ours_choice'"):
+        evaluate_tasks(model, ["ours_choise"], include_path=tasks)
+
+
+@pytest.mark.slow  # lm-eval reads all of its tasks
 def test_lm_evals_own_command_knows_the_model(tasks: Path, folder: Path, both: Any, tmp_path: Path) -> None:
     command = [sys.executable, "-W", "ignore", "-m", "loquent.evaluation.harness", "--model", "loquent"]
     command += ["--model_args", f"pretrained={folder},dtype=float32", "--tasks", "ours_choice"]
@@ -250,8 +276,6 @@ def test_lm_evals_own_command_knows_the_model(tasks: Path, folder: Path, both: A
     [written] = tmp_path.rglob("*.json")
     found = json.loads(written.read_text())["results"]["ours_choice"]
     assert found["acc,none"] == both[0]["results"]["ours_choice"]["acc,none"]
-    register()
-    register()  # once more does nothing
 
 
 def test_the_default_model_runs(tasks: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from loquent.cli import evaluate_perplexity
+from loquent.cli import evaluate_humaneval, evaluate_perplexity, evaluate_tasks
 from loquent.cli.options import with_groups
 
 app = typer.Typer(
@@ -16,3 +16,5 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("perplexity", epilog=evaluate_perplexity.EPILOG)(with_groups(evaluate_perplexity.perplexity))
+app.command("tasks", epilog=evaluate_tasks.EPILOG)(with_groups(evaluate_tasks.tasks))
+app.command("humaneval", epilog=evaluate_humaneval.EPILOG)(with_groups(evaluate_humaneval.humaneval))

@@ -40,7 +40,7 @@ class Answers:
         seed: of what is sampled.
         kv_bits: how many bits keys and values are kept in; None: as the model's generation config says.
         batch_size, max_batch_size: are of no effect: the engine batches by itself.
-        device: where the model runs; the CPU where there is no GPU, which lm-eval's command asks for unless told not to.
+        device: where the model runs; the CPU where there is no GPU, for which lm-eval's command asks by itself.
         load_options: further arguments of `loquent.load`; lm-eval's `dtype` is its `precision`.
     """
 
