@@ -143,6 +143,7 @@ def test_tasks_of_lm_eval(run: Any, stories: str, tmp_path: Path, monkeypatch: p
     import datasets
 
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr("lm_eval.evaluator.add_env_info", lambda results: None)  # asks pip and the machine for seconds
     (tmp_path / "data.jsonl").write_text('{"q": "Once upon a", "c": [" time", " x"], "a": 0}\n' * 3)
     task = {"task": "tiny", "dataset_path": "json", "output_type": "multiple_choice", "test_split": "test"}
     task |= {"dataset_kwargs": {"data_files": {"test": str(tmp_path / "data.jsonl")}}, "doc_to_text": "{{q}}"}

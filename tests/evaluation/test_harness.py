@@ -93,6 +93,7 @@ def quiet(tmp_path_factory: pytest.TempPathFactory) -> Any:
         import datasets
 
         patch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("datasets"))
+        patch.setattr("lm_eval.evaluator.add_env_info", lambda results: None)  # asks pip and the machine for seconds
         yield
 
 

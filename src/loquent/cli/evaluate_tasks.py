@@ -39,7 +39,7 @@ def tasks(
     ] = None,
     shots: Annotated[
         int | None,
-        typer.Option("--num-fewshot", min=0, metavar="N", help="Examples before each question. (default: the task's)"),
+        typer.Option("--num-fewshot", min=0, metavar="N", help="Solved questions before each. (default: the task's)"),
     ] = None,
     limit: Annotated[
         float | None, typer.Option(min=0, metavar="X", help="Questions of each task; below 1: which part of them.")
