@@ -8,6 +8,7 @@ LoquentError
 ├── HubError             (OSError)       a name that neither a folder, the cache nor the hub could resolve
 ├── TokenizerError       (ValueError)    a tokenizer whose files are missing or damaged, or a text it cannot take
 ├── TemplateError        (ValueError)    a chat template that is absent, fails, or exceeds its caps
+├── DataError            (ValueError)    a file of texts, conversations or tasks that is damaged or has a wrong form
 ├── CapacityError        (RuntimeError)  a request that cannot fit into the KV store even alone
 ├── RequestCancelledError (RuntimeError) the request was cancelled before its result was complete
 ├── NativeError       (RuntimeError)  the native core is not there, or cannot run a model: says what can
@@ -56,6 +57,10 @@ class TokenizerError(LoquentError, ValueError):
 
 class TemplateError(LoquentError, ValueError):
     """A chat template that is absent, fails, or exceeds its caps on time or output."""
+
+
+class DataError(LoquentError, ValueError):
+    """A file of texts, conversations or tasks that cannot be read; the message names the file, the line, the remedy."""
 
 
 class CapacityError(LoquentError, RuntimeError):

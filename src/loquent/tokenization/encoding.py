@@ -153,6 +153,17 @@ class Encoder(Vocabulary):
             **options,
         )["input_ids"]
 
+    def ids_of(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of many texts, without special tokens around them and without their places, in half the time.
+
+        Raises:
+            TokenizerError: the library cannot encode them.
+        """
+        backend = self._tokenizer
+        with self._lock, library_errors("The texts could not be encoded"):
+            backend.encode_special_tokens = self.split_special_tokens
+            return [row.ids for row in backend.encode_batch_fast(texts, add_special_tokens=False)]
+
     def encode_plus(self, text: Text, text_pair: Text | None = None, **options: Any) -> BatchEncoding:
         """The older name of `__call__` for one text."""
         return self(text, text_pair, **options)

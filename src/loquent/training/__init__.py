@@ -1,0 +1,1 @@
+"""Training: from files to batches, and from batches to a better model."""
