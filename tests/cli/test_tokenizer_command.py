@@ -60,10 +60,16 @@ def test_options_reach_the_tokenizer(run: Any, files: list[str], tmp_path: Path)
     assert len(made) < 400
 
 
+def test_roles_may_be_left_without_a_token(run: Any, files: list[str], tmp_path: Path) -> None:
+    out = str(tmp_path / "made")
+    assert run("tokenizer", "train", *files, "--bos", "", "--eos", "", "--out", out).returncode == 0
+    assert AutoTokenizer.from_pretrained(out).special_tokens_map == {}
+
+
 def test_how_much_was_read_is_seen_in_a_terminal(in_terminal: Any, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("one two three four\n" * 60_000, encoding="utf-8")
     started = in_terminal("tokenizer", "train", "--text", str(tmp_path / "a.txt"), "--out", str(tmp_path / "made"))
-    started.read_until("1 documents, 1 M characters")
+    started.read_until("1 texts, 1 M characters")
     started.read_until("tokens")
     assert started.end() == 0
 

@@ -55,9 +55,11 @@ def train(
     ] = None,
     dialogues: Annotated[list[Path] | None, _files('Conversations: .jsonl with "turns" or "messages".')] = None,
     vocab_size: Annotated[int, typer.Option(metavar="N", help="Tokens, with the bytes and the special ones.")] = 8192,
-    special: Annotated[list[str] | None, _files("A token that the text never makes.")] = None,
-    bos: Annotated[str, _token("Begins a text.")] = "<|endoftext|>",
-    eos: Annotated[str, _token("Ends a text.")] = "<|endoftext|>",
+    special: Annotated[
+        list[str] | None, _token("A token that the text never makes. May be given several times.")
+    ] = None,
+    bos: Annotated[str, _token('Begins a text; "" for none.')] = "<|endoftext|>",
+    eos: Annotated[str, _token('Ends a text; "" for none.')] = "<|endoftext|>",
     pad: Annotated[str | None, _token("Fills rows up.")] = None,
     unk: Annotated[str | None, _token("For programs that ask for one; nothing is unknown.")] = None,
     min_frequency: Annotated[int, typer.Option(metavar="N", help="How often a pair must stand in the text.")] = 2,
@@ -90,8 +92,8 @@ def train(
             read_texts(text or [], dialogues or []),
             vocab_size,
             special_tokens=special or [],
-            bos_token=bos,
-            eos_token=eos,
+            bos_token=bos or None,
+            eos_token=eos or None,
             pad_token=pad,
             unk_token=unk,
             min_frequency=min_frequency,
@@ -113,11 +115,11 @@ class _Progress:
         self._live = sys.stderr.isatty() and not terminal.quiet
         self._told = 0
 
-    def read(self, documents: int, characters: int) -> None:
-        """Called after each document."""
+    def read(self, texts: int, characters: int) -> None:
+        """Called after each text."""
         if self._live and characters - self._told >= _TOLD_EVERY:
             self._told = characters
-            sys.stderr.write(f"\r{documents:,} documents, {characters / 1e6:,.0f} M characters")
+            sys.stderr.write(f"\r{texts:,} texts, {characters / 1e6:,.0f} M characters")
             sys.stderr.flush()
 
 
