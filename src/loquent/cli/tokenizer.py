@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +12,6 @@ import typer
 
 from loquent.cli.failures import reported
 from loquent.cli.terminal import Terminal
-from loquent.cli.texts import read_texts
 from loquent.errors import ArgumentError
 
 EPILOG = """[bold]Examples[/bold]
@@ -89,7 +90,7 @@ def train(
         _check_new(out)
         progress = _Progress(terminal)
         made = train_tokenizer(
-            read_texts(text or [], dialogues or []),
+            _texts(text or [], dialogues or []),
             vocab_size,
             special_tokens=special or [],
             bos_token=bos or None,
@@ -106,6 +107,18 @@ def train(
         )
         made.save_pretrained(out)
         terminal.notice(f"{out}: {len(made):,} tokens")
+
+
+def _texts(text: Sequence[Path], dialogues: Sequence[Path]) -> Iterator[str]:
+    """Every document of the text files, then every turn of the conversations; missing files are found at once."""
+    from loquent.training.data import read_dialogues, read_texts
+
+    if not [*text, *dialogues]:
+        raise ArgumentError("There is nothing to read. Pass files: --text, --dialogues, or both.")
+    documents = read_texts(text) if text else iter(())
+    spoken = read_dialogues(dialogues) if dialogues else iter(())
+    turns = (message["content"] or "" for dialogue in spoken for message in dialogue.messages)
+    return chain(documents, turns)
 
 
 class _Progress:
