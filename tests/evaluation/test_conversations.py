@@ -15,9 +15,9 @@ from loquent.text import TextModel
 from loquent.training.data import Dialogue, JoinedByEos, Templated
 
 TEMPLATE = (
-    "{{ bos_token }}{% for m in messages %}[{{ m.role }}] {{ m.content }}"
+    "{{ bos_token }}{% for m in messages %}[{{ m.role }}]\n{{ m.content }}"
     "{% if m.role == 'assistant' %}{{ eos_token }}{% endif %}\n{% endfor %}"
-    "{% if add_generation_prompt %}[assistant] {% endif %}"
+    "{% if add_generation_prompt %}[assistant]\n{% endif %}"
 )
 
 

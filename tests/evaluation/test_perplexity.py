@@ -133,10 +133,10 @@ def test_progress_ends_with_everything(model: Any) -> None:
 
 @pytest.mark.skipif(why_unavailable() is not None, reason=f"no native core: {why_unavailable()}")
 def test_precisions_and_stores_cost_something_small(folder: Path, model: Any) -> None:
-    plain = perplexity(model, TEXT).perplexity
-    coarse = perplexity(loquent.load(folder, precision="int8"), TEXT).perplexity
+    plain = perplexity(model, TEXT * 2).perplexity
+    coarse = perplexity(loquent.load(folder, precision="int8"), TEXT * 2).perplexity
     quantized = perplexity(
-        model, TEXT, cache_implementation="quantized", cache_config={"nbits": 2, "residual_length": 16}
+        model, TEXT * 2, cache_implementation="quantized", cache_config={"nbits": 2, "residual_length": 16}
     ).perplexity
     for found in (coarse, quantized):
         assert found != plain
