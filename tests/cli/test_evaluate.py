@@ -33,7 +33,7 @@ def test_perplexity_as_a_table(run: Any, stories: str, files: list[str]) -> None
     header, *rows = done.stdout.splitlines()
     assert header.split("  ")[0] == "file"
     model = loquent.load(stories)
-    first = perplexity(model, TEXT, length=16, stride=4)
+    first = perplexity(model, TEXT.removesuffix("\n"), length=16, stride=4)
     second = perplexity(model, ["A dog.", TEXT], length=16, stride=4)
     for row, name, found in zip(rows, [*files, "all"], [first, second, first + second], strict=True):
         values = row.removeprefix(name).split()
@@ -44,10 +44,8 @@ def test_perplexity_as_a_table(run: Any, stories: str, files: list[str]) -> None
 
 
 def test_perplexity_as_json_of_a_pipe(run: Any, stories: str) -> None:
-    done = run(
-        "eval", "perplexity", "-m", stories, "--json", "--count-ends", "-q", stdin=f"{TEXT}<|endoftext|>\nA dog."
-    )
-    found = perplexity(loquent.load(stories), [TEXT.removesuffix("\n"), "A dog."], count_ends=True)
+    done = run("eval", "perplexity", "-m", stories, "--json", "--count-ends", "-q", stdin=f"{TEXT}A dog.\n")
+    found = perplexity(loquent.load(stories), f"{TEXT}A dog.", count_ends=True)
     [line] = map(json.loads, done.stdout.splitlines())
     assert line.pop("file") == "-"
     assert line.pop("log_probability") == pytest.approx(found.log_probability, rel=1e-5)
@@ -57,14 +55,33 @@ def test_perplexity_as_json_of_a_pipe(run: Any, stories: str) -> None:
     assert done.stderr == ""
 
 
+def test_perplexity_of_conversations(run: Any, stories: str, tmp_path: Path) -> None:
+    from loquent.evaluation import dialogue_perplexity
+    from loquent.training.data import JoinedByEos, read_dialogues
+
+    path = tmp_path / "c.jsonl"
+    path.write_text(json.dumps({"turns": ["Hello.", "A dog was big.", "Yes."]}) + "\n")
+    done = run(
+        "eval", "perplexity", str(path), "-m", stories, "--dialogues", "--dialogue-format", "eos", "--json", "-q"
+    )
+    [line] = map(json.loads, done.stdout.splitlines())
+    model = loquent.load(stories)
+    found = dialogue_perplexity(model, read_dialogues([path]), written_as=JoinedByEos.of(model.tokenizer))
+    assert line["log_probability"] == pytest.approx(found.log_probability, rel=1e-4)
+    assert (line["tokens"], line["bytes"], line["words"]) == (found.tokens, found.bytes, found.words)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("perplexity", "/no/file"), "/no/file cannot be read"),
+        (("perplexity", "/no/file"), "/no/file is neither a file nor a folder"),
+        (("perplexity", "A", "--dialogues"), "must end with one of"),
+        (("perplexity", "B", "--dialogues", "--count-ends"), "--dialogues takes files, and not --count-ends"),
+        (("perplexity", "B", "--dialogues"), "has no chat template"),
         (("perplexity", "A", "--length", "999"), "length=999"),
         (("perplexity", "A", "--length", "8", "--stride", "9"), "stride=9"),
         (("perplexity", "A", "--kv-bits", "4", "--cache", "paged"), "--kv-bits"),
-        (("perplexity", "B"), "has no text 'text'"),
+        (("perplexity", "B"), "line 1 has no field 'text'"),
         (("humaneval", "--problems", "/no/file", "--out", "/no/where"), "/no/file cannot be read"),
         (("humaneval", "--problems", "A", "--out", "/no/where", "-t", "0", "--samples", "2"), "temperature=0"),
         (

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+from loquent.evaluation.conversations import conversation_documents, dialogue_perplexity
 from loquent.evaluation.documents import Document, document_of
 from loquent.evaluation.perplexity import Perplexity, measured, perplexity
 
-__all__ = ["Document", "Perplexity", "document_of", "measured", "perplexity"]
+__all__ = [
+    "Document",
+    "Perplexity",
+    "conversation_documents",
+    "dialogue_perplexity",
+    "document_of",
+    "measured",
+    "perplexity",
+]
