@@ -34,7 +34,6 @@ from rich.table import Table
 import loquent
 from loquent.training import Examples, TrainingArguments
 from loquent.training.data import Packs
-from loquent.training.data.examples import collected
 from loquent.training.loop import Run
 
 
@@ -81,7 +80,7 @@ def documents(shape: Shape, kind: str, count: int, seed: int) -> Examples:
     vocabulary = shape.fields.get("vocab_size", 50257)
     most = min(400, shape.length)
     lengths = [shape.length if kind == "texts" else int(random.integers(20, most)) for _ in range(count)]
-    return collected([random.integers(0, vocabulary, length) for length in lengths], vocabulary)
+    return Examples.of_ids([random.integers(0, vocabulary, length) for length in lengths], vocabulary)
 
 
 def ours(shape: Shape, examples: Examples, precision: str, args: argparse.Namespace, *, fast: bool) -> Iterator[float]:
