@@ -13,7 +13,8 @@ Prompts have 64 tokens, and what follows is timed from the first new token on.
 Speculation is measured on models that are easy to draft for: a GPT-2 124M whose later layers are damped by 0.01, so
 that its first ones draft for it (`assistant_early_exit`, and the same layers as an `assistant_model`), and one that
 copies its prompt, for prompt lookup. Its speed-up is over the same library's decoding without drafts; "stood" is the
-share of drafted tokens that did, empty where drafting did not pay and none was tried. Needs loquent[torch].
+share of drafted tokens that did, empty where drafting did not pay and none was tried. What the default model's draft
+gains is in `benchmarks/draft.py`. Needs loquent[torch].
 """
 
 from __future__ import annotations
@@ -46,7 +47,6 @@ CACHE = Path("~/.cache").expanduser()
 BUSY = 0.5  # the load from which on a run says more of its neighbours than of the libraries
 PAUSE = 0.25  # seconds in which idle threads of one library stop spinning before the other one runs
 OURS, PEER = "loquent", "transformers"
-NO_DEFAULT_DRAFT = "The default model has no draft yet: speculation with it is not measured."
 
 Key = tuple[str, str]  # a library and a precision
 
@@ -240,7 +240,7 @@ def main() -> None:
             console.print(beside(results, wanted(STRATEGIES), precision))
         if wanted(SPECULATION):
             console.print(speculation(results, wanted(SPECULATION), precision))
-    for remark in [*results.remarks, NO_DEFAULT_DRAFT]:
+    for remark in results.remarks:
         console.print(remark, style="yellow", highlight=False, markup=False)
     if args.json:
         args.json.write_text(json.dumps(as_json(results), indent=1))

@@ -16,9 +16,9 @@ SCRIPTS = Path(__file__).parents[2] / "scripts"
 def write(stories: Path, target: Path) -> None:
     """The held-out tales of the default model's corpus."""
     sys.path.insert(0, str(SCRIPTS))
-    from default_model.corpus import read_corpus
+    from default_model.stories import read_stories
 
-    target.write_text(json.dumps(read_corpus(stories).held_out))
+    target.write_text(json.dumps(read_stories(stories).held_out))
 
 
 def beginnings(tales: list[str], tokenizer: Any, length: int, count: int) -> list[str]:

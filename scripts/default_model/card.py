@@ -1,13 +1,12 @@
-"""The default model's card: what it is, how it was made, what it can and cannot do; every figure is a measured one."""
+"""The models' cards: what they are, how they were made, what they can and cannot do; every figure is a measured one."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-from default_model.evaluation import SAMPLE_SEED
-from default_model.training import Recipe
-
-_SHOWN = 5
+from default_model.recipe import LENGTH, PACKS, STEPS
+from default_model.samples import SEED, Sample
 
 _CARD = """\
 ---
@@ -19,74 +18,147 @@ pipeline_tag: text-generation
 
 # The default model
 
-A small Doge language model ({parameters:,} parameters) that writes English in the manner of old children's stories. It
-comes with Loquent so that there is something to run on any computer, at once and offline. Seeing the library work is
-all it is good for: **it knows nothing, answers no questions, follows no instructions, and loses its thread within a few
-sentences.**
+A small Doge language model ({parameters:,} parameters) that continues stories in the manner of old children's books and
+chats about films, music and sport in the manner of small talk. It comes with Loquent so that there is something to run
+on any computer, at once and offline. Seeing the library work is what it is good for: **it knows nothing, invents
+names and facts, cannot be told what to do, contradicts itself, and loses its thread within a few sentences.** Nothing
+that it says is advice. It was not tuned to be harmless: expect the prejudices of its books about peoples, women and
+animals.
 
-| measured on held-out books | bits per byte |
-|---|---|
-| this model | **{bits_per_byte}** |
-| 3-gram of the same tokens, interpolated Kneser-Ney | {token_trigram_bits_per_byte} |
-| 3-gram of bytes, interpolated Kneser-Ney | {byte_trigram_bits_per_byte} |
+    loquent generate "Once upon a time"
+    loquent generate "Once upon a time" --assistant default-draft
+    loquent chat
 
-All three learned from the same text and pay for the same {held_out_tokens:,} tokens ({held_out_bytes:,} bytes;
-document ends are paid for too). After {written_texts} openings from the held-out books the model wrote
-{written_words:,} words, sampled as `generation_config.json` says. {known_words:.1%} of them occur in its training text
-({known_different_words:.1%} counting each different word once); of the held-out books' own words
-{held_out_known_words:.1%} do. The figures are in `metrics.json`.
+| bits per byte of held-out text (perplexity of a token) | stories | conversations |
+|---|---|---|
+| this model | **{stories[bits_per_byte]:.3f}** ({stories[perplexity]:.1f}) | **{talks[bits_per_byte]:.3f}** \
+({talks[perplexity]:.1f}) |
+| its draft, `default-draft` | {draft_stories[bits_per_byte]:.3f} ({draft_stories[perplexity]:.1f}) \
+| {draft_talks[bits_per_byte]:.3f} ({draft_talks[perplexity]:.1f}) |
+| 5-gram, modified Kneser-Ney (KenLM), of the same kind of text | {own_stories[bits_per_byte]:.3f} \
+({own_stories[perplexity]:.1f}) | {own_talks[bits_per_byte]:.3f} ({own_talks[perplexity]:.1f}) |
+| 5-gram, modified Kneser-Ney, of all text | {all_stories[bits_per_byte]:.3f} ({all_stories[perplexity]:.1f}) \
+| {all_talks[bits_per_byte]:.3f} ({all_talks[perplexity]:.1f}) |
 
-## Text
+All learned from the same text with the same tokens and pay for the same {story_tokens:,} and {talk_tokens:,} tokens
+({story_bytes:,} and {talk_bytes:,} bytes; ends of stories and of turns are paid for). The model needs
+{less_stories:.1%} less than the better 5-gram for stories, and {less_talks:.1%} less for conversations. The figures are
+in `metrics.json`.
 
-Books from GITenberg, in the public domain in the USA (elsewhere some may not be, by their authors' years of death):
-tales, fables and children's novels in English, most of them a century old or more. Of 178 books those are kept of
-whose words at least 86% are among the 2,000 commonest of all. Verse, headings, tables, and longer paragraphs that
-occurred before are left out, speech is put in double quotes; a document is a tale or a chapter, with one line a
-paragraph. Every fortieth book that is kept, three in all, is held out whole, and no paragraph of 60 characters or more
-in them is in the training text. Retellings of one tale in other words may be. What is left to train on is
-{train_documents:,} documents, {train_bytes:,} bytes, {train_tokens:,} tokens.
+## Data
 
-The text is of its time, and so is what the model writes: expect its prejudices about peoples, women and animals.
+- **Stories**: books from GITenberg, in the public domain in the USA (elsewhere some may not be, by their authors' years
+  of death): tales, fables and children's novels in English, most of them a century old or more. Books are kept of whose
+  words at least 84 % are among the 2,000 commonest of all; verse, headings, tables and repeated paragraphs are left
+  out. {train_stories[documents]:,} documents, {train_stories[text_bytes]:,} bytes.
+- **Conversations**: {train_talks[documents]:,}, {train_talks[text_bytes]:,} bytes, tidied, without garbled ones, code
+  and long answers. From the Self-dialogue Corpus (BSD-3-Clause), the ChatterBot corpus (BSD-3-Clause), Taskmaster-4
+  (Byrne and Ganesh, Google LLC; CC BY 4.0), CaSiNo (Chawla, Ramirez, Clever, Lucas, May and Gratch, NAACL 2021; CC BY
+  4.0), and Open-Assistant's evaluation set (Apache-2.0).
+- **Held out**: {held_stories[documents]:,} documents of whole books ({held_stories[text_bytes]:,} bytes) and
+  {held_talks[documents]:,} conversations ({held_talks[text_bytes]:,} bytes), about 5 % of each, without copies of what
+  is trained on.
+
+The weights are under Apache-2.0. `scripts/prepare_default_corpus.py` makes the files from the raw data.
 
 ## Recipe
 
-    python scripts/train_default_model.py --text ../shared/data/text/stories.txt.xz --out src/loquent/models/default
+    python scripts/train_default_model.py --data ../shared/data/text --work build/default-model
 
-- Vocabulary: byte-level BPE, {vocabulary:,} tokens, learned from the training text. `<|endoftext|>` begins and ends
-  documents; `<|system|>`, `<|user|>`, `<|assistant|>`, `<|end|>` and two spare tokens were never trained.
-- Model: Doge, {layers} layers of width {width}, {heads} heads, MLP of {mlp_width}, embedding and head tied, attention
-  over a window of {length} tokens (so that texts longer than the sequences in training do not fall apart).
-- Training: {steps:,} steps of {rows} sequences of {length} tokens ({seen:,} tokens), cut at the starts of paragraphs
-  where one is near; Muon at {matrix_rate} for matrices, AdamW at {rate} for the rest, warm-up over {warm_up} steps,
-  straight down to zero over the last {decay:.0%}; bfloat16 autocast; seed {seed}. It took {minutes} minutes on a
-  two-core computer that was busy with other work. The same seed gives the same model only with the same torch,
-  processor and number of threads.
+- It runs `loquent tokenizer train` and `loquent train`, with the arguments in `scripts/default_model/recipe.py`, on a
+  CPU; where it is stopped it goes on.
+- Vocabulary: byte-level BPE, 8,192 tokens, learned from the training text. `<|endoftext|>` begins and ends documents;
+  `<|system|>` and two spare tokens were never trained.
+- Model: Doge, 8 layers of width 256, 4 heads (2 of keys and values), MLP of 704, embedding and head tied, attention
+  over a window of 512 tokens.
+- Training: {steps:,} steps of {packs} packs of {length} tokens ({tokens_read:,} tokens without padding, less than one
+  reading of all text); Muon with AdamW at 0.006, warm-up over 60 steps, straight down to zero over the last 35 %;
+  bfloat16 mixed precision; seed 1. Every turn of a conversation counts, the user's too.
+- {how}
+- The same seed gives the same model only with the same torch, processor and number of threads.
 - Files: weights in bfloat16, computed in float32. The figures are those of these files.
+
+![The loss of training and of held-out text by step](loss.png)
 
 ## As it came
 
-The first {shown} of the {written_texts}, not chosen (seed {sample_seed} and counting). The opening is the book's.
+Sampled as `generation_config.json` says, seed {seed}, not chosen: the first held-out stories, then three messages that
+were written down before the model was trained.
 
-{samples}
+{written}
+"""
+
+_DRAFT = """\
+---
+license: apache-2.0
+language: en
+library_name: loquent
+pipeline_tag: text-generation
+---
+
+# The default model's draft
+
+A Doge language model of {parameters:,} parameters with the tokenizer of Loquent's default model, for which it drafts:
+
+    loquent generate "Once upon a time" --assistant default-draft
+
+It learned from the same text by the same recipe (see the default model's card) in {tokens_read:,} tokens: 2 layers of
+width 96. By itself it writes worse than the default model in every way.
+
+| bits per byte of held-out text (perplexity of a token) | stories | conversations |
+|---|---|---|
+| this model | {stories[bits_per_byte]:.3f} ({stories[perplexity]:.1f}) | {dialogues[bits_per_byte]:.3f} \
+({dialogues[perplexity]:.1f}) |
 """
 
 
 def model_card(
-    figures: Mapping[str, float | int], recipe: Recipe, samples: Sequence[tuple[str, str]], shown: int = _SHOWN
+    figures: Mapping[str, Any], stories: Sequence[Sample], talks: Sequence[Sequence[Sample]], how: str
 ) -> str:
-    """The card as Markdown."""
-    quoted = "\n\n---\n\n".join(_quote(prompt, text) for prompt, text in samples[:shown])
+    """The default model's card; `how` says what was special about the run."""
+    model, draft, corpus, ngrams = (figures[name] for name in ("default", "default-draft", "corpus", "kneser_ney"))
+    own = {kind: ngrams[f"trained_on_{kind}"][kind] for kind in ("stories", "dialogues")}
     return _CARD.format(
-        **figures,
-        **vars(recipe),
-        seen=recipe.steps * recipe.rows * recipe.length,
-        minutes=round(figures["training_seconds"] / 60),
-        shown=shown,
-        sample_seed=SAMPLE_SEED,
-        samples=quoted,
+        parameters=model["parameters"],
+        stories=model["stories"],
+        talks=model["dialogues"],
+        draft_stories=draft["stories"],
+        draft_talks=draft["dialogues"],
+        own_stories=own["stories"],
+        own_talks=own["dialogues"],
+        all_stories=ngrams["trained_on_both"]["stories"],
+        all_talks=ngrams["trained_on_both"]["dialogues"],
+        story_tokens=model["stories"]["tokens"],
+        talk_tokens=model["dialogues"]["tokens"],
+        story_bytes=model["stories"]["text_bytes"],
+        talk_bytes=model["dialogues"]["text_bytes"],
+        less_stories=1 - model["stories"]["bits_per_byte"] / own["stories"]["bits_per_byte"],
+        less_talks=1 - model["dialogues"]["bits_per_byte"] / own["dialogues"]["bits_per_byte"],
+        train_stories=corpus["stories.train.txt"],
+        held_stories=corpus["stories.held_out.txt"],
+        train_talks=corpus["dialogues.train.jsonl"],
+        held_talks=corpus["dialogues.held_out.jsonl"],
+        steps=STEPS,
+        packs=PACKS,
+        length=LENGTH,
+        tokens_read=model["tokens_read"],
+        how=how,
+        seed=SEED,
+        written="\n\n---\n\n".join([*map(_story, stories), *map(_talk, talks)]),
     )
 
 
-def _quote(prompt: str, text: str) -> str:
-    lines = f"**{prompt}**{text}".split("\n")
-    return "\n>\n".join(f"> {line}" for line in lines)
+def draft_card(figures: Mapping[str, Any]) -> str:
+    """The draft's card."""
+    return _DRAFT.format(**figures["default-draft"])
+
+
+def _story(sample: Sample) -> str:
+    opening, written = sample
+    paragraphs = f"**{opening}**{written}".strip().split("\n")
+    return "\n>\n".join(f"> {paragraph}" for paragraph in paragraphs if paragraph.strip())
+
+
+def _talk(exchanges: Sequence[Sample]) -> str:
+    lines = [line for message, answer in exchanges for line in (f"> **{message}**", f"> {' '.join(answer.split())}")]
+    return "\n>\n".join(lines)

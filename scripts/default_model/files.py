@@ -1,22 +1,25 @@
-"""The files of the trained model: weights in bfloat16, to be computed in float32, and how stories are sampled."""
+"""The files that ship: weights in bfloat16, to be computed in float32, and how texts are sampled."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import torch
 
-from loquent import DogeConfig, DogeForCausalLM, GenerationConfig
+from loquent import AutoModelForCausalLM, AutoTokenizer, DogeConfig, GenerationConfig
 
 
-def save_model(model: DogeForCausalLM, folder: Path) -> None:
-    """Write `config.json`, `generation_config.json` and `model.safetensors`; leaves the model in bfloat16."""
+def ship(run: Path, folder: Path) -> None:
+    """Write the model of a finished run as the package has it: model, tokenizer, settings and the loss curve."""
+    model = AutoModelForCausalLM.from_pretrained(run, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(run)
     model.generation_config = GenerationConfig(
-        bos_token_id=model.config.bos_token_id,
-        eos_token_id=model.config.eos_token_id,
-        pad_token_id=model.config.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=[tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<|end|>")],
+        pad_token_id=tokenizer.pad_token_id,
         do_sample=True,
-        temperature=0.8,
+        temperature=0.7,
         top_k=40,
         top_p=0.95,
         max_new_tokens=256,
@@ -26,3 +29,6 @@ def save_model(model: DogeForCausalLM, folder: Path) -> None:
     config = DogeConfig.from_pretrained(folder)
     config.dtype = "float32"
     config.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    if (run / "loss.png").is_file():
+        shutil.copyfile(run / "loss.png", folder / "loss.png")

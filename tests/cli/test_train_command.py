@@ -154,6 +154,25 @@ def test_a_config_that_does_not_fit_the_tokenizer_is_refused(files: Path, tmp_pa
     assert (done.returncode, "has eos_token_id=9, and the tokenizer's EOS" in done.stderr) == (2, True)
 
 
+def test_a_library_that_is_missing_is_named_at_once(
+    files: Path, tmp_path: Path, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = {"torch", "accelerate", "tensorboard"}
+    monkeypatch.setattr("loquent.cli.train.find_spec", lambda name: name if name in found else None)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for library, purpose in (
+        ("tensorboard", "--tensorboard"),
+        ("accelerate", "training on 2 devices"),
+        ("torch", "tr"),
+    ):
+        found.discard(library)
+        done = run(*scratch(files, tmp_path / "out", "--tensorboard"))
+        assert done.returncode == 1
+        assert done.stderr.startswith(f"error: {purpose}")
+        assert f'needs {library}, which is not installed. Run: pip install "loquent[train]"' in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
 def test_every_field_of_the_arguments_is_an_option_with_the_same_default() -> None:
     groups = [
         training_options.StepOptions(),

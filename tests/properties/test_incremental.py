@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from loquent.decoding.stopping import Stopping
 from loquent.decoding.task import Decoding, Read, Strategy, Task
-from loquent.decoding.wants import Likelihood, Scores
+from loquent.decoding.wants import Likelihood, Scores, Targets
 from loquent.engine import Engine
 from loquent.torch.runner import TorchBackend
 from properties.models import EVERY, VOCABULARY, tiny
@@ -91,3 +91,25 @@ def test_likelihoods_in_chunks(name: str, text: list[int], step_tokens: int) -> 
     ask(tiny(name), read, text, step_tokens=step_tokens)
     expected = whole(tiny(name), text)[np.arange(len(text) - 1), text[1:]]
     np.testing.assert_allclose(answers[0], expected, rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("name", EVERY)
+@settings(max_examples=8, deadline=None)
+@given(text=texts, step_tokens=st.sampled_from([1, 7, 2048]), given_tokens=st.integers(1, 40))
+def test_targets_in_chunks(name: str, text: list[int], step_tokens: int, given_tokens: int) -> None:
+    """Those of the last rows alone, of which the last token is not read."""
+    answers = []
+    first = min(given_tokens, len(text) - 1)
+
+    def read(task: Task) -> Strategy:
+        want = (Targets(tuple(text[first:])), Likelihood())
+        answers.extend((yield [Read(task.open(), task.prompt, want)]))
+        task.commit([0])
+
+    ask(tiny(name), read, text[:-1], step_tokens=step_tokens)
+    rows = whole(tiny(name), text[:-1])[first - 1 :]
+    scores, _ = answers[0]
+    np.testing.assert_allclose(
+        scores.log_probabilities, rows[np.arange(len(rows)), text[first:]], rtol=0, atol=TOLERANCE
+    )
+    np.testing.assert_array_equal(scores.likeliest, rows.argmax(-1) == np.array(text[first:]))

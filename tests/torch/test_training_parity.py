@@ -11,6 +11,8 @@ import torch
 from tiny_models import ALL, VOCABULARY, pair
 from torch.nn import functional as F
 
+from loquent import LoraConfig
+from loquent.torch.adapters import add_lora, save_adapter
 from loquent.training import Examples, TrainingArguments, train
 from loquent.training.data import Order, Packs
 
@@ -33,9 +35,10 @@ def plain_losses(model: torch.nn.Module, examples: Examples, arguments: Training
     """What the loop that everybody writes makes of it: one document at a time, no packing."""
     packs = Packs(examples, arguments.max_length, packing=arguments.packing)
     order = Order(len(packs), arguments.rows_per_step, arguments.seed)
-    decaying = [weight for weight in model.parameters() if weight.dim() >= 2]
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    decaying = [weight for weight in trained if weight.dim() >= 2]
     groups = [{"params": decaying, "weight_decay": arguments.weight_decay}]
-    groups.append({"params": [weight for weight in model.parameters() if weight.dim() < 2], "weight_decay": 0.0})
+    groups.append({"params": [weight for weight in trained if weight.dim() < 2], "weight_decay": 0.0})
     optimizer = torch.optim.AdamW(groups, lr=arguments.learning_rate)
     losses = []
     for step in range(STEPS):
@@ -54,20 +57,17 @@ def plain_losses(model: torch.nn.Module, examples: Examples, arguments: Training
                 total = total + F.cross_entropy(logits.float(), labels, reduction="sum")
         loss = total / batch.counted
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), arguments.max_grad_norm)
+        torch.nn.utils.clip_grad_norm_(trained, arguments.max_grad_norm)
         optimizer.step()
         optimizer.zero_grad()
         losses.append(loss.item())
     return losses
 
 
-@pytest.mark.parametrize("answers_only", [False, True], ids=["texts", "conversations"])
-@pytest.mark.parametrize("name", ALL)
-def test_losses_are_those_of_a_plain_loop(name: str, answers_only: bool, tmp_path: Path) -> None:
-    ours, theirs = pair(name)
-    examples = documents(answers_only)
-    arguments = TrainingArguments(
-        tmp_path,
+def usual(folder: Path) -> TrainingArguments:
+    """Steps of two batches, with a warm-up, decay and clipping."""
+    return TrainingArguments(
+        folder,
         max_steps=STEPS,
         max_length=32,
         per_device_train_batch_size=2,
@@ -77,7 +77,32 @@ def test_losses_are_those_of_a_plain_loop(name: str, answers_only: bool, tmp_pat
         warmup_steps=4,
         save_steps=0,
     )
+
+
+@pytest.mark.parametrize("answers_only", [False, True], ids=["texts", "conversations"])
+@pytest.mark.parametrize("name", ALL)
+def test_losses_are_those_of_a_plain_loop(name: str, answers_only: bool, tmp_path: Path) -> None:
+    ours, theirs = pair(name)
+    examples = documents(answers_only)
+    arguments = usual(tmp_path)
     result = train(ours, examples, arguments)
     expected = plain_losses(theirs, examples, arguments)
     assert result.losses == pytest.approx(expected, abs=1e-4)
     assert result.losses[-1] < result.losses[0] - 0.3
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_losses_of_an_adapter_are_those_of_a_plain_loop_with_peft(name: str, tmp_path: Path) -> None:
+    from peft import PeftModel
+
+    ours, theirs = pair(name)
+    torch.manual_seed(0)
+    add_lora(ours, LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM"))
+    save_adapter(ours, tmp_path / "begun")
+    adapted = PeftModel.from_pretrained(theirs, str(tmp_path / "begun"), is_trainable=True)
+    before = {key: weight.detach().clone() for key, weight in ours.named_parameters() if not weight.requires_grad}
+    result = train(ours, documents(False), usual(tmp_path / "out"))
+    assert result.losses == pytest.approx(plain_losses(adapted, documents(False), usual(tmp_path)), abs=1e-4)
+    assert result.losses[-1] < result.losses[0] - 0.05
+    for key, weight in ours.named_parameters():
+        assert key not in before or torch.equal(before[key], weight), key

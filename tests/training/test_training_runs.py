@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +14,8 @@ import torch
 from loquent import AutoModelForCausalLM, DogeConfig, DogeForCausalLM, DogeModel, GPT2Config, GPT2LMHeadModel
 from loquent.errors import ArgumentError, CheckpointError, ContextLengthError, TrainingError
 from loquent.training import Evaluated, Event, Examples, Finished, Saved, Started, Stepped, TrainingArguments, train
-from loquent.training.data.examples import Collector
 
 VOCABULARY = 60
-
-
-def collected(texts: Sequence[Any], vocabulary: int) -> Examples:
-    """Documents whose every token counts."""
-    collector = Collector(vocabulary)
-    for text in texts:
-        collector.add(text)
-    return collector.examples()
 
 
 def documents(count: int = 80, seed: int = 0) -> Examples:
@@ -35,12 +25,12 @@ def documents(count: int = 80, seed: int = 0) -> Examples:
     for _ in range(count):
         steps = random.choice([1, 1, 1, 7], random.integers(3, 30))
         texts.append(np.cumsum(steps) % VOCABULARY)
-    return collected(texts, VOCABULARY)
+    return Examples.of_ids(texts, VOCABULARY)
 
 
 def backwards() -> Examples:
     """Sequences that go the other way: what is learned from the others makes them less likely."""
-    return collected([np.arange(30, 30 - length, -1) for length in range(5, 25)], VOCABULARY)
+    return Examples.of_ids([np.arange(30, 30 - length, -1) for length in range(5, 25)], VOCABULARY)
 
 
 def tiny(seed: int = 0, **fields: Any) -> DogeForCausalLM:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from loquent.cli import adapter, chat, doctor, generate, quantize, score, tokenizer, train
+from loquent.cli import adapter, chat, doctor, evaluate, generate, quantize, score, tokenizer, train
 from loquent.cli.options import with_groups
 from loquent.version import __version__
 
@@ -21,6 +21,7 @@ app = typer.Typer(
 app.command("generate", epilog=generate.EPILOG)(with_groups(generate.generate))
 app.command("chat", epilog=chat.EPILOG)(with_groups(chat.chat))
 app.command("score", epilog=score.EPILOG)(with_groups(score.score))
+app.add_typer(evaluate.app)
 app.command("quantize", epilog=quantize.EPILOG)(quantize.quantize)
 app.command("train", epilog=train.EPILOG)(with_groups(train.train))
 app.add_typer(adapter.adapter)

@@ -62,7 +62,12 @@ class StrategyOptions:
     ] = None
     assistant: Annotated[
         str | None,
-        group_option(_STRATEGY, "--assistant", metavar="TEXT", help="A smaller model that drafts: a folder or name."),
+        group_option(
+            _STRATEGY,
+            "--assistant",
+            metavar="TEXT",
+            help="A smaller model that drafts: a folder or name; default-draft for the package's own model.",
+        ),
     ] = None
     prompt_lookup_num_tokens: Annotated[
         int | None,

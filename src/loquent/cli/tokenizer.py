@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +12,6 @@ import typer
 
 from loquent.cli.failures import reported
 from loquent.cli.terminal import Terminal
-from loquent.cli.texts import read_texts
 from loquent.errors import ArgumentError
 
 EPILOG = """[bold]Examples[/bold]
@@ -55,9 +56,11 @@ def train(
     ] = None,
     dialogues: Annotated[list[Path] | None, _files('Conversations: .jsonl with "turns" or "messages".')] = None,
     vocab_size: Annotated[int, typer.Option(metavar="N", help="Tokens, with the bytes and the special ones.")] = 8192,
-    special: Annotated[list[str] | None, _files("A token that the text never makes.")] = None,
-    bos: Annotated[str, _token("Begins a text.")] = "<|endoftext|>",
-    eos: Annotated[str, _token("Ends a text.")] = "<|endoftext|>",
+    special: Annotated[
+        list[str] | None, _token("A token that the text never makes. May be given several times.")
+    ] = None,
+    bos: Annotated[str, _token('Begins a text; "" for none.')] = "<|endoftext|>",
+    eos: Annotated[str, _token('Ends a text; "" for none.')] = "<|endoftext|>",
     pad: Annotated[str | None, _token("Fills rows up.")] = None,
     unk: Annotated[str | None, _token("For programs that ask for one; nothing is unknown.")] = None,
     min_frequency: Annotated[int, typer.Option(metavar="N", help="How often a pair must stand in the text.")] = 2,
@@ -87,11 +90,11 @@ def train(
         _check_new(out)
         progress = _Progress(terminal)
         made = train_tokenizer(
-            read_texts(text or [], dialogues or []),
+            _texts(text or [], dialogues or []),
             vocab_size,
             special_tokens=special or [],
-            bos_token=bos,
-            eos_token=eos,
+            bos_token=bos or None,
+            eos_token=eos or None,
             pad_token=pad,
             unk_token=unk,
             min_frequency=min_frequency,
@@ -106,6 +109,18 @@ def train(
         terminal.notice(f"{out}: {len(made):,} tokens")
 
 
+def _texts(text: Sequence[Path], dialogues: Sequence[Path]) -> Iterator[str]:
+    """Every document of the text files, then every turn of the conversations; missing files are found at once."""
+    from loquent.training.data import read_dialogues, read_texts
+
+    if not [*text, *dialogues]:
+        raise ArgumentError("There is nothing to read. Pass files: --text, --dialogues, or both.")
+    documents = read_texts(text) if text else iter(())
+    spoken = read_dialogues(dialogues) if dialogues else iter(())
+    turns = (message["content"] or "" for dialogue in spoken for message in dialogue.messages)
+    return chain(documents, turns)
+
+
 class _Progress:
     """How much has been read, on one line of a terminal; what follows the reading tells nothing before its end."""
 
@@ -113,11 +128,11 @@ class _Progress:
         self._live = sys.stderr.isatty() and not terminal.quiet
         self._told = 0
 
-    def read(self, documents: int, characters: int) -> None:
-        """Called after each document."""
+    def read(self, texts: int, characters: int) -> None:
+        """Called after each text."""
         if self._live and characters - self._told >= _TOLD_EVERY:
             self._told = characters
-            sys.stderr.write(f"\r{documents:,} documents, {characters / 1e6:,.0f} M characters")
+            sys.stderr.write(f"\r{texts:,} texts, {characters / 1e6:,.0f} M characters")
             sys.stderr.flush()
 
 

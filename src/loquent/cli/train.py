@@ -111,7 +111,8 @@ def _say_why_not_evaluated(eval_steps: int, terminal: Terminal) -> None:
 def _check_extras(tensorboard: bool) -> None:
     """Refuse what needs a library that is not there, before any work is done."""
     processes = os.environ.get("WORLD_SIZE", "1")
-    wanted = {"accelerate": f"training on {processes} devices"} if processes != "1" else {}
+    wanted = {"torch": "training"}
+    wanted |= {"accelerate": f"training on {processes} devices"} if processes != "1" else {}
     wanted |= {"tensorboard": "--tensorboard"} if tensorboard else {}
     for library, purpose in wanted.items():
         if find_spec(library) is None:

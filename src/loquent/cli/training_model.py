@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -78,9 +79,9 @@ class BeginningOptions:
     @property
     def name(self) -> str:
         """The folder or name of the trained weights."""
-        from loquent.text import default_model
+        from loquent.text import place_of
 
-        return str(default_model()) if self.model is None else self.model
+        return os.fspath(place_of(self.model))
 
     def load_tokenizer(self) -> PreTrainedTokenizer:
         """The tokenizer named, or the model's."""

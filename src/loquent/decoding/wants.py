@@ -110,6 +110,20 @@ class Likelihood(Want):
 
 
 @dataclass(frozen=True)
+class Targets(Want):
+    """How likely `tokens` are, each behind another one of the read's last rows; rules do not act.
+
+    So the last of them need not be read. Answer: TargetScores.
+    """
+
+    tokens: tuple[int, ...]
+
+    def rows(self, tokens: int) -> int:
+        """One for each."""
+        return len(self.tokens)
+
+
+@dataclass(frozen=True)
 class Hidden(Want):
     """Hidden states of some layers, behind the last token or behind `every` token of the read.
 
@@ -182,8 +196,8 @@ class Verify(Want):
 
 
 WANTS: tuple[type[Want], ...] = (
-    *(Next, Weighed, Top, Likeliest, Draws, Scores, Likelihood, Hidden, Rows, Propose),
-    Verify,
+    *(Next, Weighed, Top, Likeliest, Draws, Scores, Likelihood, Targets, Hidden, Rows),
+    *(Propose, Verify),
 )
 
 
@@ -195,6 +209,14 @@ class Candidates:
     scores: NDArray[np.float64]  # (count,)
     keys: NDArray[np.float64] | None = None  # (count,), of draws: what they are ordered by
     also: NDArray[np.float64] | None = None  # the scores of the tokens asked for by name
+
+
+@dataclass(frozen=True, eq=False)
+class TargetScores:
+    """What the model makes of tokens that are given, row by row."""
+
+    log_probabilities: NDArray[np.float64]  # (tokens,)
+    likeliest: NDArray[np.bool_]  # (tokens,), whether none is more likely; of equal ones the first in the vocabulary
 
 
 @dataclass(frozen=True, eq=False)

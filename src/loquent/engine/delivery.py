@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from loquent.decoding.arrays import Array, beside, log_softmax, namespace, to_numpy
 from loquent.decoding.choice import NO_NUMBERS, NOTHING_LEFT, Chosen
+from loquent.decoding.selection import most_likely
 from loquent.decoding.wants import (
     Block,
     Candidates,
@@ -20,6 +21,8 @@ from loquent.decoding.wants import (
     Likelihood,
     Proposal,
     Propose,
+    Targets,
+    TargetScores,
     Top,
     Verify,
 )
@@ -169,6 +172,10 @@ def _gather(asked: Asked, share: Share, forward: Forward, lenses: _Lenses, row: 
     count = max(0, min(share.count - share.again, want.rows(len(pending.read.tokens)) - left))
     if isinstance(want, Likelihood):
         asked.parts.append(_likelihood(share, forward.logits[scored - count : scored, :]))
+    elif isinstance(want, Targets):
+        last = len(want.tokens) - left  # the shares to come have the others
+        targets = np.asarray(want.tokens[last - count : last], np.int64)
+        asked.parts.append(_target_scores(forward.logits[scored - count : scored, :], targets))
     elif count:
         layers = {layer: forward.hidden[layer][row - count : row, :] for layer in want.layers}
         if isinstance(want, Hidden):
@@ -184,6 +191,9 @@ def _join(asked: Asked, logits: Array) -> None:
     want, parts = asked.want, asked.parts or []
     if isinstance(want, Likelihood):
         asked.settle(np.concatenate(parts) if parts else np.zeros(0))
+    elif isinstance(want, Targets):
+        gained = np.concatenate([part.log_probabilities for part in parts])
+        asked.settle(TargetScores(gained, np.concatenate([part.likeliest for part in parts])))
     elif isinstance(want, Hidden):
         asked.settle({layer: _stacked([part[layer] for part in parts]) for layer in want.layers})
     else:
@@ -215,3 +225,19 @@ def _likelihood(share: Share, logits: Array) -> NDArray[np.float64]:
     rows = np.arange(len(targets))
     gained = log_softmax(logits[: len(targets), :])[beside(logits, rows), beside(logits, targets)]
     return to_numpy(gained).astype(np.float64)
+
+
+_ROWS_AT_ONCE = 64
+"""Rows whose probabilities are worked out together: of large vocabularies they take more memory than the logits."""
+
+
+def _target_scores(logits: Array, targets: NDArray[np.int64]) -> TargetScores:
+    """What rows of logits say of the tokens that follow them."""
+    gained, likeliest = np.zeros(len(targets)), np.zeros(len(targets), np.bool_)
+    for start in range(0, len(targets), _ROWS_AT_ONCE):
+        part = slice(start, start + _ROWS_AT_ONCE)
+        rows, own = logits[part, :], targets[part]
+        picked = log_softmax(rows)[beside(rows, np.arange(len(own))), beside(rows, own)]
+        gained[part] = to_numpy(picked)
+        likeliest[part] = most_likely(rows) == own
+    return TargetScores(gained, likeliest)

@@ -17,15 +17,16 @@ from loquent.text.model import TextModel
 
 Precision = Literal["auto", "float32", "bfloat16", "float16", "int8", "int4"]
 _QUANTIZED = ("int8", "int4")
+_PACKAGED = ("default", "default-draft")
 
 
-def default_model() -> Path:
-    """The folder of the model that comes with the package.
+def default_model(name: str = "default") -> Path:
+    """The folder of a model that comes with the package: "default", or "default-draft", which drafts for it.
 
     Raises:
         CheckpointError: this installation has none.
     """
-    folder = Path(__file__).parents[1] / "models" / "default"
+    folder = Path(__file__).parents[1] / "models" / name
     if not (folder / "config.json").is_file():
         raise CheckpointError(
             f"This installation has no default model (there is no {folder / 'config.json'}). "
@@ -49,7 +50,8 @@ def load(
     """A model that writes text, with its tokenizer.
 
     Args:
-        name_or_path: a folder, a repository on the hub ("org/name"), or None for the model in the package.
+        name_or_path: a folder, a repository on the hub ("org/name"), "default" or None for the model in the package, or
+            "default-draft" for the smaller one that drafts for it.
         precision: how the weights are held; "auto" as the checkpoint or the packed folder is stored.
         key_values: how keys and values are stored, "float32", "bfloat16" or "int8"; None: float32 where the weights
             are, else bfloat16. For the native core alone.
@@ -76,7 +78,7 @@ def load(
 
     check_precision(precision)
     limit = None if kv_memory is None else parse_size(kv_memory, "kv_memory")
-    name = default_model() if name_or_path is None else name_or_path
+    name = place_of(name_or_path)
     hub: dict[str, Any] = {"revision": revision, "token": token, "cache_dir": cache_dir}
     hub["local_files_only"] = local_files_only
     tokenizer = AutoTokenizer.from_pretrained(name, **hub)
@@ -88,6 +90,15 @@ def load(
     return TextModel(model, tokenizer, obstacle)
 
 
+def place_of(name_or_path: str | os.PathLike[str] | None) -> str | os.PathLike[str]:
+    """What is named, where it is in the package; a folder of the same name here comes first."""
+    if name_or_path is None:
+        return default_model()
+    if name_or_path in _PACKAGED and not Path(name_or_path).is_dir():
+        return default_model(str(name_or_path))
+    return name_or_path
+
+
 def _load_model(
     name: Any, precision: str, key_values: str | None, device: str | None, hub: dict[str, Any]
 ) -> tuple[Bound, str | None]:
@@ -97,6 +108,11 @@ def _load_model(
     if device not in (None, "cpu"):
         return _load_torch(name, precision, device, hub), None
     if _is_adapter(name, hub):
+        if precision in _QUANTIZED or key_values is not None:
+            raise ArgumentError(
+                f"{os.fspath(name)!r} holds an adapter, which runs in PyTorch, without precision={precision!r} and "
+                f"key_values={key_values!r}. Merge it first: loquent adapter merge."
+            )
         return _load_torch(name, precision, "cpu", hub), "an adapter is added to it (loquent adapter merge merges it)"
     config = read_config(name, **hub)
     obstacle = obstacle_to(config)

@@ -8,17 +8,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-import numpy as np
-
-from loquent.decoding.arguments.stores import store_of
-from loquent.decoding.stopping import Stopping
-from loquent.decoding.task import Decoding, Hypothesis, Read, Strategy, Task
-from loquent.decoding.wants import Likelihood
 from loquent.errors import ArgumentError, ContextLengthError
-from loquent.generation import Bound, engine_of, tidy
-from loquent.generation.running import facts_of
-from loquent.generation.settings import merged
-from loquent.generation.stores import home_of
+from loquent.generation import Bound, engine_of
+from loquent.text.targets import Row, all_target_scores
 from loquent.tokenization import PreTrainedTokenizer
 
 
@@ -70,29 +62,11 @@ def score(model: Bound, tokenizer: PreTrainedTokenizer, text: str, given: str, o
 
 def _log_probabilities(model: Bound, ids: Sequence[int], options: Mapping[str, Any]) -> list[float]:
     """The log-probability of each token but the first, given those before it."""
-    engine = engine_of(model)
-    store = store_of(merged(model.generation_config, None, dict(options)), facts_of(model, engine.backend))
-    positions = engine.backend.max_positions
+    positions = engine_of(model).backend.max_positions
     if positions is not None and len(ids) > positions:
         raise ContextLengthError(
-            f"The text's {len(ids)} tokens exceed the model's {positions} positions. Score it in parts."
+            f"The text's {len(ids)} tokens exceed the model's {positions} positions. Score it in parts, or take "
+            "loquent.evaluation.perplexity, which does."
         )
-    found: list[float] = []
-
-    def read_once(task: Task) -> Strategy:
-        [answer] = yield [Read(task.open(), task.prompt, Likelihood())]
-        found.extend(answer.tolist())
-        task.rank([Hypothesis((), "length")])
-
-    home = home_of(engine, model, store)
-    engine.refresh()
-    reading = Decoding(strategy=read_once, stopping=Stopping(max_new_tokens=0), store=store, home=home)
-    handle = engine.submit(np.asarray(ids), reading)
-    try:
-        while not handle.done:
-            engine.step()
-        handle.result()
-    finally:
-        handle.cancel()
-        tidy(engine)
-    return found
+    [found] = all_target_scores(model, [Row(ids, len(ids) - 1)], options)
+    return [float(each) for each in found.log_probabilities]

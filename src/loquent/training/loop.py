@@ -95,7 +95,7 @@ class Run:
     def run(self) -> TrainingResult:
         """Train until the end; what was learned is in the model and in the output folder."""
         self._resume()
-        self._prepare()
+        self.prepare()
         weights = list(self.model.parameters())
         trainable = sum(weight.numel() for weight in weights if weight.requires_grad)
         parameters = sum(weight.numel() for weight in weights)
@@ -104,7 +104,7 @@ class Run:
         try:
             going_on = self._look_around() if self.progress.due else not self._is_hopeless()
             while going_on and self.progress.step < self.steps:
-                self._step(self.progress.step)
+                self.step(self.progress.step)
                 going_on = self._look_around()
             reason = "early stop" if self.progress.step < self.steps else "done"
         except KeyboardInterrupt:
@@ -112,7 +112,8 @@ class Run:
         self._finish(reason)
         return TrainingResult(self.progress.step, reason, self.losses, self.evaluations, self.progress.best_step)
 
-    def _prepare(self) -> None:
+    def prepare(self) -> None:
+        """Bring the model into the state that steps need."""
         arguments, model = self.arguments, self.model
         model.train()
         # What an interrupted run left behind.
@@ -140,7 +141,8 @@ class Run:
 
     # --- a step ------------------------------------------------------------------------------------------------------
 
-    def _step(self, step: int) -> None:
+    def step(self, step: int) -> None:
+        """One update of the weights."""
         arguments, devices = self.arguments, self.devices
         rate = arguments.learning_rate * learning_rate_factor(step, self.steps, arguments)
         for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):

@@ -81,7 +81,14 @@ class AdaptedLinear(nn.Linear):
         return self.adapted(x, F.linear(x, self.weight, self.bias))
 
     def adapted(self, x: Tensor, product: Tensor) -> Tensor:
-        """The outputs (..., outputs) from inputs (..., inputs) and the product of these with the weight alone."""
+        """The outputs (..., outputs) from inputs (..., inputs) and the product of these with the weight alone.
+
+        Where no gradients are kept, the updates are added to the product in place.
+        """
+        if not torch.is_grad_enabled():
+            for part in self.updates(*self.active):
+                product[..., part.start : part.stop] += part(x)
+            return product
         for name in self.active:
             product = (product + self._update(self.updates(name), x)).to(product.dtype)
         return product

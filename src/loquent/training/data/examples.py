@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +43,18 @@ class Examples:
         first = self.starts[:-1]
         if np.any(self.counted[first]):
             raise ArgumentError("counted is True for a document's first token, which nothing predicts.")
+
+    @classmethod
+    def of_ids(cls, documents: Iterable[Sequence[int] | npt.NDArray[np.integer]], vocabulary_size: int) -> Examples:
+        """Documents of ids below `vocabulary_size`, of which every token but the first counts.
+
+        Raises:
+            ArgumentError: an id is not in the vocabulary, or there is no document.
+        """
+        collector = Collector(vocabulary_size)
+        for tokens in documents:
+            collector.add(tokens)
+        return collector.examples()
 
     @classmethod
     def joined(cls, parts: Sequence[Examples]) -> Examples:

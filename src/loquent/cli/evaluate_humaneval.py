@@ -1,0 +1,151 @@
+"""`loquent eval humaneval`: completions of HumanEval's problems, their tests where they are wanted, and pass@k."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from loquent.cli.failures import reported
+from loquent.cli.loading import load_model
+from loquent.cli.memory import MemoryOptions
+from loquent.cli.options import ModelOptions, OutputOptions
+from loquent.cli.progress import progress
+from loquent.cli.terminal import Terminal
+
+if TYPE_CHECKING:
+    from loquent.evaluation.humaneval import Problem
+
+EPILOG = """[bold]Examples[/bold]
+
+loquent eval humaneval --problems HumanEval.jsonl.gz --out greedy.jsonl -t 0 --model bigcode/gpt_bigcode-santacoder
+
+loquent eval humaneval --problems HumanEval.jsonl.gz --out samples.jsonl --samples 20 --run-tests
+
+[bold]Exit codes[/bold]: 0 done, 1 failed, 2 wrong usage, 130 interrupted (the same command goes on from there)."""
+
+_SAMPLING, _TESTS = "Sampling", "Tests"
+
+
+def humaneval(
+    model: ModelOptions,
+    memory: MemoryOptions,
+    output: OutputOptions,
+    problems: Annotated[
+        Path, typer.Option("--problems", metavar="FILE", help="The problems: HumanEval.jsonl.gz as published.")
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", metavar="FILE", help="Where the completions are kept. What is there is not written again."
+        ),
+    ],
+    samples: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Completions of each problem.", rich_help_panel=_SAMPLING)
+    ] = 1,
+    temperature: Annotated[
+        float, typer.Option("--temperature", "-t", min=0, metavar="X", help="0 is greedy.", rich_help_panel=_SAMPLING)
+    ] = 0.2,
+    top_p: Annotated[
+        float, typer.Option(min=0, max=1, metavar="X", help="As for generate.", rich_help_panel=_SAMPLING)
+    ] = 0.95,
+    max_new_tokens: Annotated[
+        int,
+        typer.Option(
+            "--max-new-tokens", "-n", min=1, metavar="N", help="The most to write.", rich_help_panel=_SAMPLING
+        ),
+    ] = 512,
+    seed: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Makes draws repeatable.", rich_help_panel=_SAMPLING)
+    ] = 0,
+    run_tests: Annotated[
+        bool | None,
+        typer.Option(
+            "--run-tests/--no-tests",
+            help="Run what the model wrote, on this machine, confined. (default: ask in a terminal, else no)",
+            show_default=False,
+            rich_help_panel=_TESTS,
+        ),
+    ] = None,
+    seconds: Annotated[
+        int,
+        typer.Option(min=1, metavar="N", help="Processor time of a test.", rich_help_panel=_TESTS),
+    ] = 3,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Tests that run at once. (default: as many as processors)",
+            show_default=False,
+            rich_help_panel=_TESTS,
+        ),
+    ] = None,
+) -> None:
+    """Let a model write the functions of HumanEval, and say how many are right.
+
+    The completions go to --out, a line for each; an interrupted run goes on where it was. [bold]Tests run code that a
+    model wrote, which nobody has read.[/bold] They do so only with --run-tests, or after a question in a terminal: each
+    in a process of its own, with limits on time and memory, to which the kernel refuses other processes, signals, the
+    network, and changes to files outside its folder. It can still read your files. Where the kernel cannot do that,
+    nothing is run.
+
+    Results go to a file beside --out, with .results before its ending. Printed is pass@k for 1, 10 and 100, as far as
+    there are samples; with --json as an object.
+    """
+    terminal = Terminal(output.quiet)
+    with reported(terminal, output.debug):
+        from loquent.evaluation.humaneval import Sampling, missing_completions, read_problems, write_completions
+        from loquent.evaluation.humaneval.sandbox import require_sandbox
+
+        if run_tests:
+            require_sandbox()
+        name = model.model or "default"
+        sampling = Sampling(name, samples, temperature, top_p, max_new_tokens, seed)
+        wanted = read_problems(problems)
+        if missing_completions(wanted, out, sampling):
+            loaded = load_model(model, terminal, memory.kv_memory)
+            with progress(terminal, "completions") as told:
+                write_completions(loaded, wanted, out, sampling, told, **memory.for_generation({}))
+        terminal.notice(f"{out}: {samples} completions for each of {len(wanted)} problems")
+        if run_tests is None:
+            run_tests = _asked()
+        if run_tests:
+            _test(terminal, wanted, out, sampling.samples, seconds, workers, output.json)
+        else:
+            terminal.notice("The tests were not run: they run what the model wrote. --run-tests does it.")
+
+
+def _asked() -> bool:
+    """Whether somebody at a terminal lets the tests run."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return False
+    return typer.confirm("Run the code that the model wrote, which nobody has read, on this machine?", err=True)
+
+
+def _test(
+    terminal: Terminal,
+    problems: list[Problem],
+    out: Path,
+    samples: int,
+    seconds: int,
+    workers: int | None,
+    as_json: bool,
+) -> None:
+    from loquent.evaluation.humaneval import Limits, pass_rates, run_tests
+
+    results = out.with_suffix(f".results{out.suffix}")
+    limits = Limits(seconds=seconds, patience=3.0 * seconds + 1)
+    with progress(terminal, "tests") as told:
+        found = run_tests(problems, out, results, limits=limits, workers=workers, progress=told)
+    found = [line for line in found if line["sample"] < samples]  # of a file with more
+    rates = {f"pass@{k}": rate for k, rate in pass_rates(found).items()}
+    if as_json:
+        passed = sum(bool(line["passed"]) for line in found)
+        terminal.line({**rates, "completions": len(found), "passed": passed, "problems": len(problems)})
+    else:
+        for name, rate in rates.items():
+            terminal.text(f"{name}\t{rate:.4f}\n")
+    terminal.notice(f"{results}: what became of each")
