@@ -93,7 +93,7 @@ def test_perplexity_of_conversations(run: Any, stories: str, tmp_path: Path) -> 
 def test_what_cannot_work_is_one_line(
     run: Any, stories: str, files: list[str], arguments: tuple[str, ...], message: str
 ) -> None:
-    done = run("eval", *({"A": files[0], "B": files[1]}.get(each, each) for each in arguments), "-m", stories)
+    done = run("eval", *({"A": files[0], "B": files[1]}.get(each, each) for each in arguments), "-m", stories, "-q")
     assert done.returncode in (1, 2)
     assert message in done.stderr
     assert done.stderr.count("\n") == 1

@@ -78,6 +78,10 @@ FAILING = {
     "no Python": ("def", "SyntaxError"),
     "a wrong result": ("assert 1 == 2, 'no'", "AssertionError: no"),
     "an interrupt": ("raise KeyboardInterrupt", "KeyboardInterrupt"),
+    "a report that it cannot run": (
+        "import os\nfor fd in range(3, 64):\n  try: os.write(fd, b'!seccomp')\n  except OSError: pass\nos._exit(1)",
+        "left early, with exit code 1",
+    ),
     "a forged report": (
         "import os\nfor fd in range(3, 64):\n  try: os.write(fd, b'passed')\n  except OSError: pass\nos._exit(0)",
         "left early",

@@ -11,7 +11,7 @@ import typer
 from loquent.cli.failures import reported
 from loquent.cli.loading import load_model
 from loquent.cli.memory import MemoryOptions
-from loquent.cli.options import ModelOptions, OutputOptions
+from loquent.cli.options import ModelOptions, OutputOptions, PrecisionName
 from loquent.cli.progress import progress
 from loquent.cli.terminal import Terminal
 
@@ -102,8 +102,7 @@ def humaneval(
 
         if run_tests:
             require_sandbox()
-        name = model.model or "default"
-        sampling = Sampling(name, samples, temperature, top_p, max_new_tokens, seed)
+        sampling = Sampling(_name(model), samples, temperature, top_p, max_new_tokens, seed)
         wanted = read_problems(problems)
         if missing_completions(wanted, out, sampling):
             loaded = load_model(model, terminal, memory.kv_memory)
@@ -116,6 +115,12 @@ def humaneval(
             _test(terminal, wanted, out, sampling.samples, seconds, workers, output.json)
         else:
             terminal.notice("The tests were not run: they run what the model wrote. --run-tests does it.")
+
+
+def _name(model: ModelOptions) -> str:
+    """What tells completions of different models apart: its name, and how it is loaded."""
+    precision = "" if model.precision is PrecisionName.auto else model.precision.value
+    return " ".join(part for part in (model.model or "default", model.revision, precision) if part)
 
 
 def _asked() -> bool:

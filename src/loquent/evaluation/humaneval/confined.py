@@ -15,6 +15,9 @@ import sys
 SECRET = 32
 """How many bytes of the input are the secret that a report begins with."""
 
+UNABLE = "!"
+"""What a report goes on with where nothing was run."""
+
 CALLS = {
     # The audit number of the architecture, that of `clone`, and the system calls that are refused.
     "x86_64": (
@@ -161,7 +164,7 @@ def main() -> None:
         keep_files(sys.argv[6])
         refuse_calls(machine)
     except (OSError, ValueError) as error:
-        write(report, f"!{error}".encode())
+        write(report, secret + f"{UNABLE}{error}".encode())
         leave(1)
     del data
     try:
