@@ -218,6 +218,14 @@ def test_a_new_adapter_changes_nothing_and_follows_the_seed() -> None:
     assert model.peft_config == {}
 
 
+def test_a_new_adapter_acts_though_others_were_switched_off() -> None:
+    model = ours_with(tiny("llama"))
+    model.disable_adapters()
+    before = logits(model)
+    ours_with(model, "new", seed=2)
+    assert (logits(model) - before).abs().max() > 0.1
+
+
 def test_an_adapter_loaded_for_inference_is_not_trained(tmp_path: Path) -> None:
     model = ours_with(tiny("llama"))
     model.save_adapter(tmp_path)
@@ -447,6 +455,8 @@ def test_a_module_cannot_be_whole_in_two_active_adapters_nor_resized_nor_tied() 
     assert model.active_adapters() == ["two"]
     with pytest.raises(ArgumentError, match=r"An adapter has head\.weight, made for the vocabulary"):
         model.resize_token_embeddings(80)
+    model.delete_adapter(["one", "two"])
+    assert model.resize_token_embeddings(80).num_embeddings == 80
     with pytest.raises(ArgumentError, match="share their memory"):
         add_lora(tiny("gpt2"), LoraConfig(modules_to_save=("lm_head",)))
 

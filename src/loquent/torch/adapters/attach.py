@@ -96,7 +96,7 @@ def attach(
     for whole in wholes:
         original = state.originals.setdefault(whole.path, model.get_parameter(whole.path))
         state.wholes[name][whole] = nn.Parameter(original.detach().clone())
-    state.active = (name,)
+    state.active, state.enabled = (name,), True
     refresh(model, state)
     return parts
 
@@ -142,8 +142,10 @@ def delete(model: PreTrainedModel, names: str | Iterable[str]) -> None:
             layer.adapters.pop(name) if name in layer.adapters else None
     state.active = tuple(name for name in state.active if name not in gone)
     refresh(model, state)
+    still = {whole.path for wholes in state.wholes.values() for whole in wholes}
     if not state.configs:
         forget(model)
+    state.originals = {path: original for path, original in state.originals.items() if path in still}
 
 
 def forget(model: PreTrainedModel) -> None:

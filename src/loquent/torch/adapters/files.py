@@ -69,11 +69,9 @@ def load_adapter(
     from loquent.torch.loading import as_tensor
 
     config = replace(LoraConfig.from_pretrained(name_or_path, **hub), inference_mode=not is_trainable)
-    path = resolve_file(name_or_path, SAFETENSORS, required=False, **hub)
-    found = path or resolve_file(name_or_path, TORCH, **hub)
-    assert found is not None  # the second is required
-    tensors = {view_name.removeprefix(_PREFIX): view for view_name, view in open_file(found).items()}
-    targets, wholes = _matched(model, config, tensors, name_or_path)
+    tensors = {view_name.removeprefix(_PREFIX): view for view_name, view in _opened(name_or_path, hub).items()}
+    targets, wholes = meant = _meant(model, config, tensors)
+    _check(model, config, tensors, meant, name_or_path)
     values = [(as_tensor(tensors[target.name + _A]), as_tensor(tensors[target.name + _B])) for target in targets]
     own = {whole: as_tensor(tensors[whole.name]) for whole in wholes}
     parts = attach(model, config, targets, name, wholes)
@@ -105,14 +103,22 @@ def save_adapter(model: PreTrainedModel, folder: str | os.PathLike[str], name: s
     return [path / SAFETENSORS, config.save_pretrained(path)]
 
 
-def _matched(
-    model: PreTrainedModel,
-    config: LoraConfig,
-    tensors: Mapping[str, TensorView],
-    name_or_path: str | os.PathLike[str],
+def _opened(name_or_path: str | os.PathLike[str], hub: HubKeywords) -> Mapping[str, TensorView]:
+    """The tensors of an adapter's folder or repository, by their names in the file."""
+    for file_name in (SAFETENSORS, TORCH):
+        path = resolve_file(name_or_path, file_name, required=False, **hub)
+        if path is not None:
+            return open_file(path)
+    path = resolve_file(name_or_path, SAFETENSORS, **hub)  # which raises
+    assert path is not None
+    return open_file(path)
+
+
+def _meant(
+    model: PreTrainedModel, config: LoraConfig, tensors: Mapping[str, TensorView]
 ) -> tuple[list[Target], list[Whole]]:
-    """The linear layers that a file's tensors adapt and the tensors that it has whole: all that the config names, and
-    none of another shape."""
+    """What of a model a file is about, by its config: linear layers, and tensors that it has whole. They are called as
+    the file calls them: with what precedes the names of a model with a head, or without."""
     prefix = f"{model.base_model_prefix}."
     prefix *= any(name.startswith(prefix) for name in tensors)
     layers = [
@@ -122,13 +128,22 @@ def _matched(
         whole if whole.is_of_head else replace(whole, name=prefix + whole.short_name)
         for whole in whole_tensors(model, config.modules_to_save or ())
     ]
-    present = {name.removesuffix(end) for name in tensors for end in (_A, _B) if name.endswith(end)}
+    if not config.by_regular_expression:
+        return selected(layers, config), wholes
     # A regular expression of a file is not run, since it could take forever: what it means, the tensors say.
-    targets = (
-        [layer for layer in layers if layer.name in present]
-        if config.by_regular_expression
-        else selected(layers, config)
-    )
+    present = {name.removesuffix(end) for name in tensors for end in (_A, _B) if name.endswith(end)}
+    return [layer for layer in layers if layer.name in present], wholes
+
+
+def _check(
+    model: PreTrainedModel,
+    config: LoraConfig,
+    tensors: Mapping[str, TensorView],
+    meant: tuple[list[Target], list[Whole]],
+    folder: str | os.PathLike[str],
+) -> None:
+    """Raises a CheckpointError that lists every tensor that is missing, unexpected or of another shape than meant."""
+    targets, wholes = meant
     shapes: dict[str, tuple[int, ...]] = {}
     for target in targets:
         rank = config.rank(target.name)
@@ -148,11 +163,10 @@ def _matched(
     if not targets and not report.unexpected:
         report.missing.append(f"{_PREFIX}...{_A}")
     report.raise_if_any(
-        name_or_path,
+        folder,
         "the model with its adapter_config.json",
         "Check that the adapter was trained on this model, and that its two files belong together.",
     )
-    return targets, wholes
 
 
 def _repeats_base(model: PreTrainedModel, target: Target, view: TensorView | None) -> bool:
