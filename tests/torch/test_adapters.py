@@ -274,6 +274,24 @@ def test_training_reaches_what_full_training_of_the_update_would() -> None:
     assert losses[-1] < losses[0] / 4
 
 
+@pytest.mark.parametrize("name", ["gpt_neox", "llama"])
+def test_twenty_steps_lose_what_they_lose_in_peft(name: str, tmp_path: Path) -> None:
+    ours, theirs = adapted_pair(name, tmp_path, target_modules="all-linear", use_rslora=True)
+    losses: list[list[float]] = []
+    for model in (ours, theirs):
+        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=3e-3)
+        losses.append([])
+        for step in range(20):
+            ids = IDS.roll(step, 1)
+            loss = model(input_ids=ids, labels=ids).loss
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses[-1].append(loss.item())
+    torch.testing.assert_close(*map(torch.tensor, losses), atol=1e-4, rtol=1e-4)
+    assert losses[0][-1] < losses[0][0]
+
+
 def test_a_model_without_a_head_takes_the_adapter_of_one_with_it(tmp_path: Path) -> None:
     model = ours_with(tiny("gpt2"))
     model.save_adapter(tmp_path / "adapter")
