@@ -260,6 +260,19 @@ def test_gradient_checkpointing_gives_the_same_gradients() -> None:
         torch.testing.assert_close(gradient, expected[name])
 
 
+def test_autocast_computes_updates_in_the_half_type_and_gradients_in_float32() -> None:
+    model = ours_with(tiny("llama"), target_modules=["q_proj", "v_proj", "down_proj"])
+    exact = model(IDS, labels=IDS, use_cache=False)
+    with torch.autocast("cpu", torch.bfloat16):
+        output = model(IDS, labels=IDS, use_cache=False)
+        with torch.no_grad():
+            torch.testing.assert_close(model(IDS, use_cache=False).logits, output.logits)
+    assert output.logits.dtype == torch.bfloat16
+    assert 1e-4 < (output.logits - exact.logits).abs().mean() < 0.05
+    output.loss.backward()
+    assert {gradient.dtype for gradient in gradients(model).values()} == {torch.float32}
+
+
 def test_training_reaches_what_full_training_of_the_update_would() -> None:
     model, losses = tiny("doge"), []
     torch.manual_seed(0)
