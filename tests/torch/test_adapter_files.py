@@ -240,7 +240,7 @@ def test_pickled_adapters_are_read_without_running_them(adapter: Path, base: Pat
         load_adapter(model, adapter, "other")
     assert not Path("/tmp/loquent-was-here").exists()
     (adapter / "adapter_model.bin").unlink()
-    with pytest.raises(CheckpointError, match=r"has no file adapter_model\.bin"):
+    with pytest.raises(CheckpointError, match=r"has no file adapter_model\.safetensors"):
         load_adapter(model, adapter, "other")
     assert list(model.peft_config) == ["default"]
 

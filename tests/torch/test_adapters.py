@@ -218,6 +218,14 @@ def test_a_new_adapter_changes_nothing_and_follows_the_seed() -> None:
     assert model.peft_config == {}
 
 
+def test_a_new_adapter_acts_though_others_were_switched_off() -> None:
+    model = ours_with(tiny("llama"))
+    model.disable_adapters()
+    before = logits(model)
+    ours_with(model, "new", seed=2)
+    assert (logits(model) - before).abs().max() > 0.1
+
+
 def test_an_adapter_loaded_for_inference_is_not_trained(tmp_path: Path) -> None:
     model = ours_with(tiny("llama"))
     model.save_adapter(tmp_path)
@@ -252,6 +260,19 @@ def test_gradient_checkpointing_gives_the_same_gradients() -> None:
         torch.testing.assert_close(gradient, expected[name])
 
 
+def test_autocast_computes_updates_in_the_half_type_and_gradients_in_float32() -> None:
+    model = ours_with(tiny("llama"), target_modules=["q_proj", "v_proj", "down_proj"])
+    exact = model(IDS, labels=IDS, use_cache=False)
+    with torch.autocast("cpu", torch.bfloat16):
+        output = model(IDS, labels=IDS, use_cache=False)
+        with torch.no_grad():
+            torch.testing.assert_close(model(IDS, use_cache=False).logits, output.logits)
+    assert output.logits.dtype == torch.bfloat16
+    assert 1e-4 < (output.logits - exact.logits).abs().mean() < 0.05
+    output.loss.backward()
+    assert {gradient.dtype for gradient in gradients(model).values()} == {torch.float32}
+
+
 def test_training_reaches_what_full_training_of_the_update_would() -> None:
     model, losses = tiny("doge"), []
     torch.manual_seed(0)
@@ -264,6 +285,24 @@ def test_training_reaches_what_full_training_of_the_update_would() -> None:
         loss.backward()
         optimizer.step()
     assert losses[-1] < losses[0] / 4
+
+
+@pytest.mark.parametrize("name", ["gpt_neox", "llama"])
+def test_twenty_steps_lose_what_they_lose_in_peft(name: str, tmp_path: Path) -> None:
+    ours, theirs = adapted_pair(name, tmp_path, target_modules="all-linear", use_rslora=True)
+    losses: list[list[float]] = []
+    for model in (ours, theirs):
+        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=3e-3)
+        losses.append([])
+        for step in range(20):
+            ids = IDS.roll(step, 1)
+            loss = model(input_ids=ids, labels=ids).loss
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses[-1].append(loss.item())
+    torch.testing.assert_close(*map(torch.tensor, losses), atol=1e-4, rtol=1e-4)
+    assert losses[0][-1] < losses[0][0]
 
 
 def test_a_model_without_a_head_takes_the_adapter_of_one_with_it(tmp_path: Path) -> None:
@@ -298,7 +337,11 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"target_modules": ["embed_tokens"]}, "'embed_tokens', which no linear layer"),
     ({"target_modules": "q_proj"}, "leaves no linear layer of the model. Their names are such as 'model.layers.0"),
     ({"target_modules": ["q_proj"], "layers_to_transform": [7]}, r"layers_to_transform=\(7,\) leaves no linear layer"),
-    ({"modules_to_save": ["lm_head"]}, r"modules_to_save=\['lm_head'\] is not available"),
+    ({"modules_to_save": ["lm_haed"]}, r"'lm_haed', which no module with weights .* Did you mean 'lm_head'\?"),
+    (
+        {"modules_to_save": ["k_proj"]},
+        r"'k_proj', whose weights are some rows of blocks\.0\.attention",
+    ),
 ]
 
 
@@ -351,7 +394,7 @@ def test_a_tied_head_can_have_an_adapter_but_not_be_merged() -> None:
     with pytest.raises(ArgumentError, match="shares its memory with the token embedding"):
         model.merge_adapter()
     assert torch.equal(logits(model), live)
-    with pytest.raises(ArgumentError, match="The head has an adapter"):
+    with pytest.raises(ArgumentError, match="An adapter has head, made for the vocabulary"):
         model.resize_token_embeddings(80)
     model.merge_adapter("other")
 
@@ -372,3 +415,86 @@ def test_the_base_of_transformers_methods_are_there() -> None:
     methods = {"add_adapter", "load_adapter", "set_adapter", "disable_adapters", "enable_adapters", "active_adapters"}
     theirs = set(dir(transformers.PreTrainedModel))
     assert methods | {"delete_adapter"} <= theirs & set(dir(AutoModelForCausalLM._classes["gpt2"]))
+
+
+@pytest.mark.parametrize(
+    ("name", "modules"),
+    [
+        ("llama", ["lm_head", "embed_tokens"]),
+        ("gpt_neox", ["final_layer_norm", "mlp.dense_4h_to_h"]),
+        ("gpt2", ["ln_f", "c_fc"]),
+    ],
+)
+def test_modules_that_an_adapter_has_whole(name: str, modules: list[str], tmp_path: Path) -> None:
+    ours, theirs = pair(name)
+    untouched = logits(ours)
+    wrapped = theirs_with(theirs, target_modules="all-linear", modules_to_save=modules)
+    with torch.no_grad():
+        for key, parameter in wrapped.named_parameters():
+            if "modules_to_save" in key:
+                parameter.mul_(1.1).add_(0.02)
+    wrapped.save_pretrained(tmp_path / "theirs")
+    ours.load_adapter(tmp_path / "theirs", is_trainable=True)
+    live = logits(ours)
+    torch.testing.assert_close(live, logits(wrapped.eval()), **CLOSE)
+    ours.disable_adapters()
+    assert torch.equal(logits(ours), untouched)
+    ours.enable_adapters()
+    assert torch.equal(logits(ours), live)
+    twin = copy.deepcopy(ours)
+
+    ours(IDS, labels=IDS).loss.backward()
+    wrapped(input_ids=IDS, labels=IDS).loss.backward()
+    expected = {key: p.grad for key, p in wrapped.named_parameters() if p.requires_grad}
+    found = gradients(ours)
+    assert ours._adapters
+    for whole, parameter in ours._adapters.wholes["default"].items():
+        module, _, kind = f"base_model.model.{whole.name}".rpartition(".")
+        assert parameter.grad is not None
+        found[f"{module}.modules_to_save.default.{kind}"] = whole.layout.to_theirs(parameter.grad)
+    assert found.keys() == expected.keys()
+    for key, gradient in found.items():
+        torch.testing.assert_close(gradient, expected[key], **CLOSE)
+
+    ours.save_adapter(tmp_path / "ours")
+    files = [load_file(tmp_path / whose / "adapter_model.safetensors") for whose in ("ours", "theirs")]
+    assert files[0].keys() == files[1].keys()
+    assert all(torch.equal(tensor, files[1][key]) for key, tensor in files[0].items())
+    ours.merge_adapter()
+    torch.testing.assert_close(logits(ours), live, **CLOSE)
+    ours.unmerge_adapter()
+    assert torch.equal(logits(ours), live)
+    ours.delete_adapter("default")
+    assert torch.equal(logits(ours), untouched)
+    assert all(parameter.requires_grad for parameter in ours.parameters())
+
+    assert torch.equal(logits(twin), live)
+    twin.double().float().merge_and_unload()
+    torch.testing.assert_close(logits(twin), live, **CLOSE)
+    assert all(parameter.requires_grad for parameter in twin.parameters())
+    twin.save_pretrained(tmp_path / "merged")
+    merged = type(theirs).from_pretrained(tmp_path / "merged", attn_implementation="eager").eval()
+    torch.testing.assert_close(logits(merged), live, **CLOSE)
+
+
+def test_a_module_cannot_be_whole_in_two_active_adapters_nor_resized_nor_tied() -> None:
+    model = tiny("llama")
+    for name in ("one", "two"):
+        add_lora(model, LoraConfig(modules_to_save=("lm_head",)), name)
+    with pytest.raises(ArgumentError, match=r"several have head\.weight whole"):
+        model.set_adapter(["one", "two"])
+    assert model.active_adapters() == ["two"]
+    with pytest.raises(ArgumentError, match=r"An adapter has head\.weight, made for the vocabulary"):
+        model.resize_token_embeddings(80)
+    model.delete_adapter(["one", "two"])
+    assert model.resize_token_embeddings(80).num_embeddings == 80
+    with pytest.raises(ArgumentError, match="share their memory"):
+        add_lora(tiny("gpt2"), LoraConfig(modules_to_save=("lm_head",)))
+
+
+def test_what_is_aside_follows_the_models_type() -> None:
+    model = tiny("llama")
+    add_lora(model, LoraConfig(modules_to_save=("lm_head",)))
+    model.bfloat16().disable_adapters()
+    assert model.head.weight.dtype == torch.bfloat16
+    assert logits(model).dtype == torch.bfloat16

@@ -15,7 +15,6 @@ from loquent.cache.faces import Cache, EncoderDecoderCache
 from loquent.engine.backend import Backend
 from loquent.engine.lending import Loan, Survey
 from loquent.errors import ArgumentError
-from loquent.torch.adapters.layer import AdaptedLinear
 from loquent.torch.base import BaseModel
 from loquent.torch.decoder import DecoderStack
 from loquent.torch.inputs import check_tensors
@@ -83,10 +82,6 @@ class CausalLM(PreTrainedModel):
         return self
 
     def _resize_vocabulary(self, size: int, resized: Callable[[Tensor], Tensor]) -> None:
-        if isinstance(self.head, AdaptedLinear):
-            raise ArgumentError(
-                "The head has an adapter, made for the vocabulary as it is. Call merge_and_unload() before resizing."
-            )
         super()._resize_vocabulary(size, resized)
         if self.decoder.head.tied:
             self.tie_weights()

@@ -37,12 +37,15 @@ _READING = {name: vars(DecoderStack)[name] for name in ("read", "_embed", "_run_
 Fingerprint = tuple[tuple[tuple[int, int], ...], bytes, tuple[tuple[float, ...], ...]]
 
 
-def fingerprint(model: nn.Module) -> Fingerprint:
-    """Equal for equal weights and the same adapters acting, as far as `watched_numbers` can tell."""
+def fingerprint(model: nn.Module, modules: Iterable[nn.Module]) -> Fingerprint:
+    """Equal for equal weights and the same adapters acting, as far as `watched_numbers` can tell.
+
+    `modules` are all of the model's.
+    """
     parameters = list(model.parameters())
     places = tuple((p.data_ptr(), -1 if p.is_inference() else p._version) for p in parameters)
     samples = torch.cat([watched_numbers(parameter).reshape(-1).float() for parameter in parameters])
-    updates = (layer.updates(*layer.active) for layer in adapted_layers(model.modules()))
+    updates = (layer.updates(*layer.active) for layer in adapted_layers(modules))
     acting = tuple(tuple(x for part in parts for x in (id(part), part.scaling)) for parts in updates)
     return places, samples.cpu().view(torch.uint8).numpy().tobytes(), acting
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from loquent.engine.lending import Lent, Survey
 from loquent.parts import Decoder
-from loquent.torch.adapters.layer import adapted_layers, without_adapters
+from loquent.torch.adapters.layer import AdaptedLinear, adapted_layers, without_adapters
 from loquent.torch.fingerprint import deviation, watched_numbers
 from loquent.weights import decoder_weights, head_weights
 
@@ -29,8 +29,10 @@ _KINDS = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "b
 
 def survey(model: CausalLM) -> Survey:
     """Whether a plan may run the model over its own memory, as it is now; it costs a look at each module and weight."""
-    modules = without_adapters(model)
-    obstacle = _around(model) or _adapting(modules) or deviation(model, modules)
+    modules = list(model.modules())
+    layers = adapted_layers(modules)
+    modules = without_adapters(modules, layers)
+    obstacle = _around(model) or _adapting(layers) or deviation(model, modules)
     if obstacle:
         return Survey(obstacle)
     places: list[Hashable] = [bool(model.pack_weights)]
@@ -49,10 +51,9 @@ def _around(model: CausalLM) -> str | None:
     return "autocast is on" if torch.is_autocast_enabled("cpu") else None
 
 
-def _adapting(modules: Iterable[nn.Module]) -> str | None:
+def _adapting(layers: Iterable[AdaptedLinear]) -> str | None:
     """Whether adapters add to what layers compute; where they are merged or switched off, they do not."""
-    acts = any(layer.active for layer in adapted_layers(modules))
-    return "its adapters are not merged" if acts else None
+    return "its adapters are not merged" if any(layer.active for layer in layers) else None
 
 
 def _unreadable(weight: Tensor) -> str | None:
@@ -89,7 +90,10 @@ def _unlike_config(model: CausalLM) -> str | None:
 def canonical_parameters(model: CausalLM) -> dict[str, nn.Parameter]:
     """All parameters by canonical name, tied ones under each of theirs; without adapters."""
     prefix = f"{model.base_model_prefix}."
-    added = {id(parameter) for layer in adapted_layers(model.modules()) for parameter in layer.adapters.parameters()}
+    added: set[int] = set()
+    if model.peft_config or model.base_model.peft_config:
+        layers = adapted_layers(model.modules())
+        added = {id(parameter) for layer in layers for parameter in layer.adapters.parameters()}
     named = model.named_parameters(remove_duplicate=False)
     return {name.removeprefix(prefix): weight for name, weight in named if id(weight) not in added}
 

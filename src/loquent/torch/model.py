@@ -201,7 +201,7 @@ class PreTrainedModel(AdapterMethods, nn.Module):
             mean_resizing: new rows are the mean of the old ones; otherwise drawn as for a new model.
 
         Raises:
-            ArgumentError: a size below 1.
+            ArgumentError: a size below 1, or an adapter was made for the size as it is.
         """
         size = self.decoder.vocabulary if new_num_tokens is None else new_num_tokens
         if not isinstance(size, int):
@@ -211,6 +211,7 @@ class PreTrainedModel(AdapterMethods, nn.Module):
         if pad_to_multiple_of:
             size = -(-size // pad_to_multiple_of) * pad_to_multiple_of
         if size != self.decoder.vocabulary:
+            self._check_resizable()
             self._resize_vocabulary(size, lambda old: self._resized(old, size, mean_resizing))
         return self.get_input_embeddings()
 

@@ -19,7 +19,7 @@ from loquent.parts import Decoder
 from loquent.rotary import table_key
 from loquent.torch.batch import make_batch
 from loquent.torch.causal import CausalLM
-from loquent.torch.fingerprint import deviation, fingerprint
+from loquent.torch.fingerprint import Fingerprint, deviation, fingerprint
 from loquent.torch.groups import Row
 from loquent.torch.layers import Linears, call_layer
 from loquent.torch.packed import PackedLinears, can_pack
@@ -55,7 +55,7 @@ class TorchBackend:
         self.model, self.obstacle, self._depth = model, obstacle, depth
         self._packed = _PACKED.setdefault(model, PackedLinears())
         self._packed.forget_moved()
-        self._fingerprint, self._was_plain = fingerprint(model), _is_plain(model)
+        self._fingerprint, self._was_plain = _looked_at(model)
 
     @property
     def decoder(self) -> Decoder:
@@ -121,7 +121,7 @@ class TorchBackend:
     def weights_changed(self) -> bool:
         """Whether the model computes something else than when this was last asked; packed copies are then forgotten."""
         weights, was_plain = self._fingerprint, self._was_plain
-        self._fingerprint, self._was_plain = fingerprint(self.model), _is_plain(self.model)
+        self._fingerprint, self._was_plain = _looked_at(self.model)
         if self._fingerprint != weights:
             self._packed.clear()
             return True
@@ -199,9 +199,10 @@ class TorchBackend:
         return call_layer if plain else self._packed
 
 
-def _is_plain(model: CausalLM) -> bool:
-    """Whether its outputs follow from its weights and its inputs."""
-    return deviation(model, model.modules()) is None
+def _looked_at(model: CausalLM) -> tuple[Fingerprint, bool]:
+    """What its weights are, and whether its outputs follow from these and its inputs."""
+    modules = list(model.modules())
+    return fingerprint(model, modules), deviation(model, modules) is None
 
 
 def _check(segments: Sequence[Segment]) -> None:

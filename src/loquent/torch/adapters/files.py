@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +23,7 @@ from loquent.hub.writing import TensorToWrite, write_safetensors
 from loquent.torch.adapters.attach import Adapters, attach, checked_names, known
 from loquent.torch.adapters.layer import AdaptedLinear, LowRank
 from loquent.torch.adapters.targets import Target, linear_layers, selected
+from loquent.torch.adapters.whole import Whole, whole_tensors
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -67,18 +68,19 @@ def load_adapter(
     """
     from loquent.torch.loading import as_tensor
 
-    config = dataclasses.replace(LoraConfig.from_pretrained(name_or_path, **hub), inference_mode=not is_trainable)
-    path = resolve_file(name_or_path, SAFETENSORS, required=False, **hub)
-    found = path or resolve_file(name_or_path, TORCH, **hub)
-    assert found is not None  # the second is required
-    tensors = {view_name.removeprefix(_PREFIX): view for view_name, view in open_file(found).items()}
-    targets = _matched(model, config, tensors, name_or_path)
+    config = replace(LoraConfig.from_pretrained(name_or_path, **hub), inference_mode=not is_trainable)
+    tensors = {view_name.removeprefix(_PREFIX): view for view_name, view in _opened(name_or_path, hub).items()}
+    targets, wholes = meant = _meant(model, config, tensors)
+    _check(model, config, tensors, meant, name_or_path)
     values = [(as_tensor(tensors[target.name + _A]), as_tensor(tensors[target.name + _B])) for target in targets]
-    parts = attach(model, config, targets, name)
+    own = {whole: as_tensor(tensors[whole.name]) for whole in wholes}
+    parts = attach(model, config, targets, name, wholes)
     with torch.no_grad():
         for target, part, (a, b) in zip(targets, parts, values):
             part.lora_A.copy_(a)
             part.lora_B.copy_(target.to_ours(b))
+        for whole, parameter in known(model).wholes[name].items():
+            parameter.copy_(whole.layout.to_ours(own[whole]))
 
 
 def load_adapter_values(model: PreTrainedModel, folder: str | os.PathLike[str], name: str = "default") -> None:
@@ -117,47 +119,76 @@ def save_adapter(model: PreTrainedModel, folder: str | os.PathLike[str], name: s
     state = known(model)
     name = _only(state) if name is None else checked_names(state, name)[0]
     path = saving_folder(folder)
-    write_safetensors(path / SAFETENSORS, list(_tensors(model, state.targets[name], name)))
-    config = dataclasses.replace(state.configs[name], inference_mode=True)
+    tensors = [*_tensors(model, state.targets[name], name), *_whole_tensors(state.wholes[name])]
+    write_safetensors(path / SAFETENSORS, tensors)
+    config = replace(state.configs[name], inference_mode=True)
     return [path / SAFETENSORS, config.save_pretrained(path)]
 
 
-def _matched(
+def _opened(name_or_path: str | os.PathLike[str], hub: HubKeywords) -> Mapping[str, TensorView]:
+    """The tensors of an adapter's folder or repository, by their names in the file."""
+    for file_name in (SAFETENSORS, TORCH):
+        path = resolve_file(name_or_path, file_name, required=False, **hub)
+        if path is not None:
+            return open_file(path)
+    path = resolve_file(name_or_path, SAFETENSORS, **hub)  # which raises
+    assert path is not None
+    return open_file(path)
+
+
+def _meant(
+    model: PreTrainedModel, config: LoraConfig, tensors: Mapping[str, TensorView]
+) -> tuple[list[Target], list[Whole]]:
+    """What of a model a file is about, by its config: linear layers, and tensors that it has whole. They are called as
+    the file calls them: with what precedes the names of a model with a head, or without."""
+    prefix = f"{model.base_model_prefix}."
+    prefix *= any(name.startswith(prefix) for name in tensors)
+    layers = [
+        layer if layer.is_head else replace(layer, name=prefix + layer.short_name) for layer in linear_layers(model)
+    ]
+    wholes = [
+        whole if whole.is_of_head else replace(whole, name=prefix + whole.short_name)
+        for whole in whole_tensors(model, config.modules_to_save or ())
+    ]
+    if not config.by_regular_expression:
+        return selected(layers, config), wholes
+    # A regular expression of a file is not run, since it could take forever: what it means, the tensors say.
+    present = {name.removesuffix(end) for name in tensors for end in (_A, _B) if name.endswith(end)}
+    return [layer for layer in layers if layer.name in present], wholes
+
+
+def _check(
     model: PreTrainedModel,
     config: LoraConfig,
     tensors: Mapping[str, TensorView],
-    name_or_path: str | os.PathLike[str],
-) -> list[Target]:
-    """The linear layers that a file's tensors adapt, all of which the config names, and none of another shape."""
-    layers = _named_as_in(tensors, model)
-    present = {name.removesuffix(end) for name in tensors for end in (_A, _B) if name.endswith(end)}
-    # A regular expression of a file is not run, since it could take forever: what it means, the tensors say.
-    targets = (
-        [layer for layer in layers if layer.name in present]
-        if config.by_regular_expression
-        else selected(layers, config)
-    )
-    report, known_names = LoadReport(), set()
+    meant: tuple[list[Target], list[Whole]],
+    folder: str | os.PathLike[str],
+) -> None:
+    """Raises a CheckpointError that lists every tensor that is missing, unexpected or of another shape than meant."""
+    targets, wholes = meant
+    shapes: dict[str, tuple[int, ...]] = {}
     for target in targets:
         rank = config.rank(target.name)
-        for end, shape in ((_A, (rank, target.inputs)), (_B, (target.outputs, rank))):
-            known_names.add(target.name + end)
-            view = tensors.get(target.name + end)
-            if view is None:
-                report.missing.append(_PREFIX + target.name + end)
-            elif view.shape != shape:
-                report.mismatched.append((_PREFIX + target.name + end, view.shape, shape))
-        if _repeats_base(model, target, tensors.get(target.name + _BASE)):
-            known_names.add(target.name + _BASE)
-    report.unexpected += [_PREFIX + name for name in tensors if name not in known_names]
+        shapes[target.name + _A], shapes[target.name + _B] = (rank, target.inputs), (target.outputs, rank)
+    for whole in wholes:
+        shapes[whole.name] = whole.layout.shape_of_theirs(tuple(model.get_parameter(whole.path).shape))
+    repeated = {layer.name + _BASE for layer in targets if _repeats_base(model, layer, tensors.get(layer.name + _BASE))}
+    report = LoadReport(
+        missing=[_PREFIX + name for name in shapes if name not in tensors],
+        unexpected=[_PREFIX + name for name in tensors if name not in shapes and name not in repeated],
+        mismatched=[
+            (_PREFIX + name, tensors[name].shape, shape)
+            for name, shape in shapes.items()
+            if name in tensors and tensors[name].shape != shape
+        ],
+    )
     if not targets and not report.unexpected:
         report.missing.append(f"{_PREFIX}...{_A}")
     report.raise_if_any(
-        name_or_path,
+        folder,
         "the model with its adapter_config.json",
         "Check that the adapter was trained on this model, and that its two files belong together.",
     )
-    return targets
 
 
 def _repeats_base(model: PreTrainedModel, target: Target, view: TensorView | None) -> bool:
@@ -170,17 +201,6 @@ def _repeats_base(model: PreTrainedModel, target: Target, view: TensorView | Non
     assert isinstance(weight, Tensor)
     ours = weight.detach()[target.start : target.stop]
     return torch.equal(target.layout.to_ours(as_tensor(view)).to(ours), ours)
-
-
-def _named_as_in(tensors: Mapping[str, TensorView], model: PreTrainedModel) -> list[Target]:
-    """The model's linear layers by the names that a file has for them: with what precedes those of a model with a
-    head, or without."""
-    prefix = f"{model.base_model_prefix}."
-    prefixed = any(name.startswith(prefix) for name in tensors)
-    return [
-        layer if layer.is_head else dataclasses.replace(layer, name=prefix * prefixed + layer.short_name)
-        for layer in linear_layers(model)
-    ]
 
 
 def _only(state: Adapters) -> str:
@@ -202,6 +222,16 @@ def _tensors(model: PreTrainedModel, targets: tuple[Target, ...], name: str) -> 
         for end, tensor, to_theirs in ((_A, a, _same), (_B, b, target.to_theirs)):
             kind, shape = FILE_DTYPES[tensor.dtype], tuple(tensor.shape)
             yield TensorToWrite(_PREFIX + target.name + end, kind, shape, partial(tensor_bytes, to_theirs, tensor))
+
+
+def _whole_tensors(wholes: Mapping[Whole, Tensor]) -> Iterator[TensorToWrite]:
+    from loquent.torch.loading import FILE_DTYPES
+    from loquent.torch.saving import tensor_bytes
+
+    for whole, parameter in wholes.items():
+        ours, shape = parameter.detach(), whole.layout.shape_of_theirs(tuple(parameter.shape))
+        elements = partial(tensor_bytes, whole.layout.to_theirs, ours)
+        yield TensorToWrite(_PREFIX + whole.name, FILE_DTYPES[ours.dtype], shape, elements)
 
 
 def part_of(model: PreTrainedModel, target: Target, name: str) -> LowRank:

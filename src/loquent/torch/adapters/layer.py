@@ -155,10 +155,10 @@ def restore(layer: AdaptedLinear) -> None:
     layer.__class__ = nn.Linear  # type: ignore[assignment]
 
 
-def without_adapters(model: nn.Module) -> list[nn.Module]:
-    """All modules of a model but those that its adapters brought."""
-    added = {id(module) for layer in adapted_layers(model.modules()) for module in layer.adapters.modules()}
-    return [module for module in model.modules() if id(module) not in added]
+def without_adapters(modules: list[nn.Module], layers: Iterable[AdaptedLinear]) -> list[nn.Module]:
+    """Those of a model's modules that its adapters did not bring; `layers` are the adapted ones."""
+    added = {id(module) for layer in layers for module in layer.adapters.modules()}
+    return [module for module in modules if id(module) not in added] if added else modules
 
 
 def adapted_layers(modules: Iterable[nn.Module]) -> list[AdaptedLinear]:

@@ -8,7 +8,7 @@ from math import sqrt
 from typing import TYPE_CHECKING
 
 from loquent.errors import ArgumentError
-from loquent.torch.adapters.attach import Adapters, check_unmerged, checked_names, forget, known, refresh
+from loquent.torch.adapters.attach import Adapters, check_apart, check_unmerged, checked_names, forget, known, refresh
 from loquent.torch.adapters.layer import adapted_layers
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ def merge(model: PreTrainedModel, names: str | Iterable[str] | None = None) -> M
     state = known(model)
     wanted = state.active if names is None else checked_names(state, names)
     check_unmerged(state, "merge others")
+    check_apart(state, wanted)
     _check_untied(model, state, wanted)
     layers = [layer for layer in adapted_layers(model.modules()) if layer.updates(*wanted)]
     norms = [layer.merge(wanted) for layer in layers]

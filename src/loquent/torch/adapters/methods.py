@@ -103,6 +103,16 @@ class AdapterMethods:
         """Each adapter's config by its name; empty without adapters."""
         return {} if self._adapters is None else dict(self._adapters.configs)
 
+    def _check_resizable(self) -> None:
+        """Refuse another size of the vocabulary where an adapter was made for this one.
+
+        Raises:
+            ArgumentError: it adapts the head, or has head or embedding whole.
+        """
+        from loquent.torch.adapters.attach import check_resizable
+
+        check_resizable(self._adapters)
+
     def merge_adapter(self, adapter_names: str | Iterable[str] | None = None) -> Merged:
         """Put the active adapters, or those named, into the weights; see `loquent.torch.adapters.merging.merge`."""
         from loquent.torch.adapters.merging import merge
