@@ -75,7 +75,7 @@ def test_the_curve_shows_what_the_history_says(tmp_path: Path) -> None:
     history = written(tmp_path, a_run(tmp_path))
     losses, rates = figure_of(history).axes
     lines = {line.get_label(): line for line in [*losses.get_lines(), *rates.get_lines()]}
-    assert set(lines) == {"training loss", "its mean over 2 points", "held-out loss", "learning rate"}
+    assert set(lines) == {"training loss", "its running mean", "held-out loss", "learning rate"}
     steps = [line for line in history if line["event"] == "stepped"]
     assert list(lines["training loss"].get_xdata()) == [line["step"] for line in steps]
     assert list(lines["training loss"].get_ydata()) == [line["loss"] for line in steps]
@@ -97,10 +97,11 @@ def test_no_curve_without_steps_or_without_matplotlib(tmp_path: Path, monkeypatc
         draw_curve(tmp_path)
 
 
-def test_the_running_mean_weighs_what_is_recent() -> None:
-    assert smoothed([3.0, 3.0, 3.0], 10) == pytest.approx([3.0, 3.0, 3.0])
-    assert smoothed([4.0, 1.0], 2) == pytest.approx([4.0, 2.0])  # (4 * 1/4 + 1 * 1/2) / (3/4)
-    assert smoothed([5.0, 7.0, 6.0], 1) == [5.0, 7.0, 6.0]
+def test_the_running_mean_has_as_many_points_on_both_sides() -> None:
+    assert smoothed([5.0, 7.0, 6.0, 2.0], 0) == [5.0, 7.0, 6.0, 2.0]
+    assert smoothed([5.0, 7.0, 6.0, 2.0], 1) == [5.0, 6.0, 5.0, 2.0]
+    assert smoothed([1.0, 2.0, 3.0, 4.0, 5.0], 9) == [1.0, 2.0, 3.0, 4.0, 5.0]
+    assert smoothed([0.0, 0.0, 5.0, 0.0, 0.0], 2) == pytest.approx([0.0, 5 / 3, 1.0, 5 / 3, 0.0])
 
 
 def test_tensorboard_reads_what_was_logged(tmp_path: Path) -> None:

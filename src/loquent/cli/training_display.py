@@ -129,7 +129,7 @@ class LiveDisplay:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
         columns = (BarColumn(bar_width=None), MofNCompleteColumn(), TextColumn("{task.fields[facts]}"))
-        self._bar = Progress(*columns, console=self._console, expand=True)
+        self._bar = Progress(*columns, console=self._console, expand=True, refresh_per_second=4)
         self._task = self._bar.add_task("", total=event.steps, completed=event.first_step, facts="")
         self._bar.start()
 

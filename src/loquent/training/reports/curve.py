@@ -60,16 +60,18 @@ def figure_of(history: list[dict[str, Any]]) -> Any:
     for side in (axis, rates):
         side.spines["top"].set_visible(False)
     lines = [*axis.get_lines(), *rates.get_lines()]
-    axis.legend(lines, [str(line.get_label()) for line in lines], loc="upper right", frameon=False)
+    labels = [str(line.get_label()) for line in lines]
+    # Above the axes, where it hides no line.
+    figure.legend(lines, labels, loc="outside upper center", ncols=len(lines), frameon=False)
     return figure
 
 
 def _draw_losses(axis: Any, history: list[dict[str, Any]]) -> None:
     steps, losses = series(history, "stepped", "loss")
-    window = max(1, len(losses) // 30)
-    if window > 1:
+    reach = len(losses) // 40
+    if reach:
         axis.plot(steps, losses, color=_LOSS, linewidth=0.8, label="training loss")
-        axis.plot(steps, smoothed(losses, window), color=_SMOOTH, linewidth=1.8, label=f"its mean over {window} points")
+        axis.plot(steps, smoothed(losses, reach), color=_SMOOTH, linewidth=1.8, label="its running mean")
     else:
         axis.plot(steps, losses, color=_SMOOTH, linewidth=1.5, marker=".", label="training loss")
     at, found = series(history, "evaluated", "loss")

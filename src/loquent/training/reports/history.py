@@ -84,11 +84,10 @@ def series(history: list[dict[str, Any]], event: str, field: str) -> tuple[list[
     return [line["step"] for line in lines], [line[field] for line in lines]
 
 
-def smoothed(values: list[float], window: int) -> list[float]:
-    """The mean of each value and those before it, with weights that fall by 1/e over `window` values."""
-    rate, means = 1 / max(1, window), list[float]()
-    total = weight = 0.0
-    for value in values:
-        total, weight = total * (1 - rate) + value * rate, weight * (1 - rate) + rate
-        means.append(total / weight)
+def smoothed(values: list[float], reach: int) -> list[float]:
+    """The mean of each value with `reach` values on both sides, with fewer near the ends, and as many on both."""
+    means = []
+    for at in range(len(values)):
+        near = min(reach, at, len(values) - 1 - at)
+        means.append(sum(values[at - near : at + near + 1]) / (2 * near + 1))
     return means
