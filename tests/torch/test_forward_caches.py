@@ -280,3 +280,17 @@ def test_a_call_that_fails_leaves_the_cache_as_it_was(monkeypatch: pytest.Monkey
     hook.remove()
     cache.reorder_cache(torch.tensor([1, 1]))
     torch.testing.assert_close(read(model, cache, ids[[1, 1], 15:]), read(model, None, ids[[1, 1]])[:, 15:], **CLOSE)
+
+
+@pytest.mark.parametrize("name", ["llama", "doge", "gpt2"])
+@pytest.mark.parametrize("make", [DynamicCache, OffloadedCache])
+def test_caches_are_filled_under_autocast(name: str, make: Callable[[], Any]) -> None:
+    model, ids = MODELS[name], distinct_ids(2, 12)
+    exact = read(model, make(), ids)
+    with torch.autocast("cpu", torch.bfloat16):
+        cache = make()
+        pieces = [read(model, cache, ids[:, :7]), read(model, cache, ids[:, 7:])]
+        whole = read(model, make(), ids)
+    assert not torch.equal(whole.float(), exact)
+    torch.testing.assert_close(torch.cat(pieces, 1).float(), whole.float(), atol=0.1, rtol=0.1)
+    torch.testing.assert_close(whole.float(), exact, atol=0.3, rtol=0.1)

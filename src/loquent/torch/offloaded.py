@@ -95,9 +95,10 @@ class BroughtPages:
     def write(self, layer: int, entries: Sequence[Tensor]) -> None:
         """Remember the new tokens' keys and values, and code the pages that need it."""
         errand, pages, stored = self._errands[layer], self._arrive(layer), self._store.layer(layer)
-        packed = [entry.detach().contiguous() for entry in entries]
+        planes = pages.exact.tensors
+        packed = [entry.detach().to(plane.dtype).contiguous() for plane, entry in zip(planes, entries)]
         if len(errand.slots):
-            for plane, entry in zip(pages.exact.tensors, packed):
+            for plane, entry in zip(planes, packed):
                 some = entry if errand.tokens is None else entry.index_select(0, errand.tokens)
                 plane.index_copy_(0, errand.slots, some)
         for entry in packed:

@@ -178,7 +178,8 @@ class PageStore:
             if isinstance(slots, slice):
                 plane[slots].copy_(entry.detach())
             else:
-                plane.index_copy_(0, slots, entry.detach())
+                # Under autocast entries are of its type.
+                plane.index_copy_(0, slots, entry.detach().to(plane.dtype))
 
     def code(self, layer: int, exact: Tensor, coded: Tensor) -> None:
         """Code whole exact pages of a layer into coded ones."""
