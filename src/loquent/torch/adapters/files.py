@@ -72,15 +72,9 @@ def load_adapter(
     tensors = {view_name.removeprefix(_PREFIX): view for view_name, view in _opened(name_or_path, hub).items()}
     targets, wholes = meant = _meant(model, config, tensors)
     _check(model, config, tensors, meant, name_or_path)
-    values = [(as_tensor(tensors[target.name + _A]), as_tensor(tensors[target.name + _B])) for target in targets]
-    own = {whole: as_tensor(tensors[whole.name]) for whole in wholes}
-    parts = attach(model, config, targets, name, wholes)
-    with torch.no_grad():
-        for target, part, (a, b) in zip(targets, parts, values):
-            part.lora_A.copy_(a)
-            part.lora_B.copy_(target.to_ours(b))
-        for whole, parameter in known(model).wholes[name].items():
-            parameter.copy_(whole.layout.to_ours(own[whole]))
+    values = {key: as_tensor(view) for key, view in tensors.items()}
+    attach(model, config, targets, name, wholes)
+    _fill(model, name, targets, values)
 
 
 def load_adapter_values(model: PreTrainedModel, folder: str | os.PathLike[str], name: str = "default") -> None:
@@ -97,12 +91,20 @@ def load_adapter_values(model: PreTrainedModel, folder: str | os.PathLike[str], 
     checked_names(state, name)
     views = dict(open_file(Path(folder) / SAFETENSORS).items())
     tensors = {view_name.removeprefix(_PREFIX): view for view_name, view in views.items()}
-    targets = _matched(model, state.configs[name], tensors, folder)
-    with torch.no_grad():
-        for target in targets:
-            part = part_of(model, target, name)
-            part.lora_A.copy_(as_tensor(tensors[target.name + _A]))
-            part.lora_B.copy_(target.to_ours(as_tensor(tensors[target.name + _B])))
+    targets, wholes = _meant(model, state.configs[name], tensors)
+    _check(model, state.configs[name], tensors, (targets, wholes), folder)
+    _fill(model, name, targets, {key: as_tensor(view) for key, view in tensors.items()})
+
+
+@torch.no_grad()
+def _fill(model: PreTrainedModel, name: str, targets: list[Target], values: Mapping[str, torch.Tensor]) -> None:
+    """Give an adapter of the model the values of a file's tensors."""
+    for target in targets:
+        part = part_of(model, target, name)
+        part.lora_A.copy_(values[target.name + _A])
+        part.lora_B.copy_(target.to_ours(values[target.name + _B]))
+    for whole, parameter in known(model).wholes[name].items():
+        parameter.copy_(whole.layout.to_ours(values[whole.name]))
 
 
 def save_adapter(model: PreTrainedModel, folder: str | os.PathLike[str], name: str | None = None) -> list[Path]:
