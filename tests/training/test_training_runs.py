@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -259,3 +260,36 @@ class TestRefusals:
     def test_a_misspelt_field(self, tmp_path: Path) -> None:
         with pytest.raises(ArgumentError, match=r"no field 'learning_rat'\. Did you mean 'learning_rate'"):
             arguments(tmp_path).replace(learning_rat=1)
+
+
+def test_what_a_killed_process_left_half_done_is_cleared_away(tmp_path: Path) -> None:
+    for name in (".checkpoint-9.partial", ".checkpoint-3.old"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").write_bytes(b"half")
+    train(tiny(), documents(), arguments(tmp_path, save_steps=12))
+    assert [path.name for path in tmp_path.iterdir() if "checkpoint" in path.name] == ["checkpoint-12"]
+
+
+def test_a_run_that_stopped_early_does_not_go_on(tmp_path: Path) -> None:
+    patience = {"eval_steps": 1, "early_stopping_patience": 2, "early_stopping_threshold": 9.0}
+    first = train(tiny(), documents(), arguments(tmp_path, **patience), evaluation=documents(5, 1))
+    again = train(
+        tiny(), documents(), arguments(tmp_path, **patience, resume_from_checkpoint=True), evaluation=documents(5, 1)
+    )
+    assert (first.steps, first.reason) == (again.steps, again.reason) == (3, "early stop")
+    assert again.losses == []
+
+
+def test_an_interrupt_between_the_halves_of_a_step_waits_for_its_end(tmp_path: Path) -> None:
+    def at_five(event: Event) -> None:
+        # A listener is told within the part of a step that is done as a whole.
+        if isinstance(event, Stepped) and event.step == 5:
+            signal.raise_signal(signal.SIGINT)
+            told.append(event.step)
+
+    told: list[int] = []
+    whole = train(tiny(), documents(), arguments(tmp_path / "whole"))
+    first = train(tiny(), documents(), arguments(tmp_path / "broken"), listeners=[at_five])
+    assert (first.reason, first.steps, told) == ("interrupted", 5, [5])
+    rest = train(tiny(), documents(), arguments(tmp_path / "broken", resume_from_checkpoint=True))
+    assert [*first.losses, *rest.losses] == whole.losses

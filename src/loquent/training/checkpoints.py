@@ -86,7 +86,8 @@ class Checkpoints:
         """Write the checkpoint of where the run is now, and drop those beyond the limit, but not the best."""
         final = self.path(progress.step)
         partial = self.folder / f".{final.name}.partial"
-        for left in (partial, final):
+        # What a killed process left half written or half deleted goes too.
+        for left in (*self.folder.glob(".checkpoint-*"), final):
             shutil.rmtree(left, ignore_errors=True)
         partial.mkdir(parents=True)
         self.save_model(partial)
