@@ -1,4 +1,4 @@
-"""The order of packs: whole epochs, the same for any number of processes, and nothing to remember."""
+"""The order of packs: whole epochs, and nothing to remember."""
 
 from __future__ import annotations
 
@@ -23,12 +23,6 @@ def test_epochs_follow_one_another_without_a_gap(count: int, rows: int, seed: in
     assert later.batch(steps - 1).tolist() == order.batch(steps - 1).tolist()
 
 
-@given(st.integers(1, 30), st.integers(1, 4), st.integers(1, 4), st.integers(0, 40))
-def test_processes_share_what_one_would_read(count: int, rows: int, world: int, step: int) -> None:
-    shared = [Order(count, rows, 5, rank, world).batch(step).tolist() for rank in range(world)]
-    assert [pack for batch in shared for pack in batch] == Order(count, rows * world, 5).batch(step).tolist()
-
-
 def test_epochs_and_seeds_have_orders_of_their_own() -> None:
     epochs = [Order(100, 100, seed).batch(step).tolist() for seed in (0, 1, -1) for step in range(3)]
     assert len({tuple(epoch) for epoch in epochs}) == len(epochs)
@@ -49,8 +43,6 @@ def test_positions_are_equally_likely() -> None:
     [
         ((0, 1), "count=0 must be at least 1"),
         ((1, 0), "rows=0 must be at least 1"),
-        ((1, 1, 0, 2, 2), "rank=2 must be below world=2"),
-        ((1, 1, 0, -1, 2), "rank=-1 must be at least 0"),
     ],
 )
 def test_numbers_out_of_range_are_refused(arguments: tuple[int, ...], message: str) -> None:
@@ -61,4 +53,4 @@ def test_numbers_out_of_range_are_refused(arguments: tuple[int, ...], message: s
 def test_steps_count_from_0() -> None:
     with pytest.raises(ArgumentError, match="step=-1 must be at least 0"):
         Order(1, 1).batch(-1)
-    assert Order(5, 2, world=3).steps_per_epoch == 5 / 6
+    assert Order(5, 6).steps_per_epoch == 5 / 6

@@ -157,9 +157,12 @@ def _pieces(examples: Examples, length: int) -> int:
     return sum(int(np.ceil((n - 1) / (length - 1))) for n in np.diff(examples.starts))
 
 
-def test_mixed_precision_checkpointing_and_compiling_learn_the_same(tmp_path: Path) -> None:
+def test_mixed_precision_and_checkpointing_learn_the_same(tmp_path: Path) -> None:
     plain = train(tiny(), documents(), arguments(tmp_path / "plain", max_steps=4))
-    checkpointed = train(tiny(), documents(), arguments(tmp_path / "again", max_steps=4, gradient_checkpointing=True))
+    model = tiny()
+    checkpointed = train(model, documents(), arguments(tmp_path / "again", max_steps=4, gradient_checkpointing=True))
+    assert not model.is_gradient_checkpointing
+    assert not model.training
     assert checkpointed.losses == pytest.approx(plain.losses, abs=1e-5)
     rounded = train(tiny(), documents(), arguments(tmp_path / "rounded", max_steps=4, bf16=True))
     assert rounded.losses != plain.losses
@@ -169,10 +172,10 @@ def test_mixed_precision_checkpointing_and_compiling_learn_the_same(tmp_path: Pa
 @pytest.mark.slow
 def test_compiled_blocks_learn_the_same(tmp_path: Path) -> None:
     plain = train(tiny(hidden_dropout=0.0), documents(), arguments(tmp_path / "plain", max_steps=4))
-    compiled = train(
-        tiny(hidden_dropout=0.0), documents(), arguments(tmp_path / "fast", max_steps=4, torch_compile=True)
-    )
+    model = tiny(hidden_dropout=0.0)
+    compiled = train(model, documents(), arguments(tmp_path / "fast", max_steps=4, torch_compile=True))
     assert compiled.losses == pytest.approx(plain.losses, abs=1e-4)
+    assert model.describe_backend().startswith("native")
 
 
 def test_only_what_wants_gradients_is_trained(tmp_path: Path) -> None:

@@ -95,7 +95,14 @@ class Run:
     def run(self) -> TrainingResult:
         """Train until the end; what was learned is in the model and in the output folder."""
         self._resume()
+        was_checkpointing = self.model.is_gradient_checkpointing
         self.prepare()
+        try:
+            return self._run()
+        finally:
+            self._release(was_checkpointing)
+
+    def _run(self) -> TrainingResult:
         weights = list(self.model.parameters())
         trainable = sum(weight.numel() for weight in weights if weight.requires_grad)
         parameters = sum(weight.numel() for weight in weights)
@@ -127,6 +134,14 @@ class Run:
             for block in model.stack.blocks:
                 block.compile(dynamic=False)
 
+    def _release(self, was_checkpointing: bool) -> None:
+        """Bring the model into the state that generating needs."""
+        self.model.eval()
+        if not was_checkpointing:
+            self.model.gradient_checkpointing_disable()
+        for block in self.model.stack.blocks:
+            block._compiled_call_impl = None  # what `compile` sets, and nothing takes back
+
     def _resume(self) -> None:
         wanted, steps = self.arguments.resume_from_checkpoint, self.checkpoints.steps()
         if wanted is False or (wanted == "auto" and not steps):
@@ -148,7 +163,7 @@ class Run:
         for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
             group["lr"] = rate
         # Dropout follows from the seed and the step, so that a resumed run draws what an uninterrupted one does.
-        torch.manual_seed((arguments.seed << 32) + step * devices.count + devices.rank)
+        torch.manual_seed(((arguments.seed << 32) + step * devices.count + devices.rank) % 2**63)
         packs = self.order.batch(step)
         counted = int(self.packs.counted[packs].sum())
         if not counted:
@@ -268,7 +283,6 @@ class Run:
                 self.checkpoints.load_model(self.checkpoints.path(best))
             if self.devices.is_main:
                 self.checkpoints.save_model(Path(self.arguments.output_dir))
-        self.model.eval()
         self._tell(Finished(self.progress.step, reason))
 
     def _is_time(self, every: int) -> bool:

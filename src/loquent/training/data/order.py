@@ -17,13 +17,11 @@ _MASK = 2**64 - 1
 class Order:
     """Epochs of packs, each in an order of its own, one after another without dropping any.
 
-    A step of `world` processes reads `rows * world` packs, and process `rank` its `rows` of them; so a step reads the
-    same packs however many processes share it. A step may read the end of one epoch and the beginning of the next.
+    A step may read the end of one epoch and the beginning of the next. Processes share a step's packs.
 
     count: packs in an epoch.
-    rows: packs that one process reads in a step.
+    rows: packs that a step reads.
     seed: of the orders.
-    rank, world: this process, and how many there are.
 
     Raises:
         ArgumentError: a number is out of range.
@@ -32,30 +30,26 @@ class Order:
     count: int
     rows: int
     seed: int = 0
-    rank: int = 0
-    world: int = 1
 
     def __post_init__(self) -> None:
-        for name, least in (("count", 1), ("rows", 1), ("world", 1), ("rank", 0)):
+        for name, least in (("count", 1), ("rows", 1)):
             if getattr(self, name) < least:
                 raise ArgumentError(f"{name}={getattr(self, name)} must be at least {least}.")
-        if self.rank >= self.world:
-            raise ArgumentError(f"rank={self.rank} must be below world={self.world}.")
 
     @property
     def steps_per_epoch(self) -> float:
         """How many steps an epoch takes; seldom a whole number."""
-        return self.count / (self.rows * self.world)
+        return self.count / self.rows
 
     def batch(self, step: int) -> npt.NDArray[np.int64]:
-        """(rows,) the packs that this process reads in a step, counted from 0.
+        """(rows,) the packs that a step reads, counted from 0.
 
         Raises:
             ArgumentError: the step is negative.
         """
         if step < 0:
             raise ArgumentError(f"step={step} must be at least 0.")
-        first = step * self.rows * self.world + self.rank * self.rows
+        first = step * self.rows
         epochs, places = np.divmod(np.arange(first, first + self.rows, dtype=np.int64), self.count)
         batch = np.empty(self.rows, np.int64)
         for epoch in range(int(epochs[0]), int(epochs[-1]) + 1):
