@@ -170,7 +170,7 @@ def test_mixed_precision_and_checkpointing_learn_the_same(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own code, by torch
+@pytest.mark.filterwarnings("ignore")  # by torch, of its own code
 def test_compiled_blocks_learn_the_same(tmp_path: Path) -> None:
     plain = train(tiny(hidden_dropout=0.0), documents(), arguments(tmp_path / "plain", max_steps=4))
     model = tiny(hidden_dropout=0.0)
