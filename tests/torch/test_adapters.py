@@ -266,7 +266,8 @@ def test_autocast_computes_updates_in_the_half_type_and_gradients_in_float32() -
     with torch.autocast("cpu", torch.bfloat16):
         output = model(IDS, labels=IDS, use_cache=False)
         with torch.no_grad():
-            torch.testing.assert_close(model(IDS, use_cache=False).logits, output.logits)
+            # Attention with gradients and without rounds to bfloat16 at other places.
+            torch.testing.assert_close(model(IDS, use_cache=False).logits, output.logits, atol=0.15, rtol=0.05)
     assert output.logits.dtype == torch.bfloat16
     assert 1e-4 < (output.logits - exact.logits).abs().mean() < 0.05
     output.loss.backward()

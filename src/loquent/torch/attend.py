@@ -33,7 +33,10 @@ def attend(
     `mask_values` (count, size, kv_heads) are those of Doge's dynamic mask.
     """
     if can_attend(part, queries, keys, dropout):
-        return attend_by_matrices(part, queries, keys, values, mask_values, _mask(part, where.whole, mask_values))
+        block = where.whole
+        added = None if mask_values is None else block.cut(mask_values)
+        mask = _mask(part, block, added)
+        return attend_by_matrices(part, queries, block.cut(keys), block.cut(values), added, mask)
     if mask_values is None and where.causal:
         return _attention(part, queries, keys, values, None, is_causal=queries.shape[1] > 1, dropout=dropout)
     rows = max(1, _SCORE_ELEMENTS // (len(queries) * part.heads * where.size))
