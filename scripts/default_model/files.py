@@ -21,7 +21,8 @@ def ship(run: Path, folder: Path) -> None:
         do_sample=True,
         temperature=0.7,
         top_k=40,
-        top_p=0.95,
+        top_p=0.9,
+        repetition_penalty=1.15,
         max_new_tokens=256,
     )
     model.to(torch.bfloat16).save_pretrained(folder)
