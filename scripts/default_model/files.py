@@ -22,7 +22,6 @@ def ship(run: Path, folder: Path) -> None:
         temperature=0.7,
         top_k=40,
         top_p=0.9,
-        repetition_penalty=1.15,
         max_new_tokens=256,
     )
     model.to(torch.bfloat16).save_pretrained(folder)
