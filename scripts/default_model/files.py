@@ -19,9 +19,9 @@ def ship(run: Path, folder: Path) -> None:
         eos_token_id=[tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<|end|>")],
         pad_token_id=tokenizer.pad_token_id,
         do_sample=True,
-        temperature=0.7,
+        temperature=0.8,
         top_k=40,
-        top_p=0.9,
+        top_p=0.95,
         max_new_tokens=256,
     )
     model.to(torch.bfloat16).save_pretrained(folder)
