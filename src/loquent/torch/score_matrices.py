@@ -50,18 +50,15 @@ class _ScoreMatrices(torch.autograd.Function):
     ) -> Tensor:
         count, size, kv_heads, _ = keys.shape
         dtype, exact = values.dtype, torch.promote_types(values.dtype, torch.float32)
-        # (count * kv_heads, groups * new, head_dim) and (count * kv_heads, size, head_dim)
-        asked, read, meant = (
-            _rows(queries.to(dtype), kv_heads),
-            _rows(keys.to(dtype), kv_heads),
-            _rows(values, kv_heads),
-        )
-        scores = torch.bmm(asked, read.transpose(1, 2)).view(count, kv_heads, -1, queries.shape[1], size)
-        scores = scores.to(exact) * scale
+        # (count * kv_heads, groups * new, head_dim) and (count * kv_heads, size, head_dim); the scale goes into the
+        # queries, which are fewer numbers than the scores.
+        asked = _rows((queries * scale).to(dtype), kv_heads)
+        read, meant = _rows(keys.to(dtype), kv_heads), _rows(values, kv_heads)
+        scores = torch.bmm(asked, read.transpose(1, 2)).view(count, kv_heads, -1, queries.shape[1], size).to(exact)
         if added is not None:
-            scores = scores + added.to(exact).transpose(1, 2)[:, :, None, None, :]
+            scores.add_(added.to(exact).transpose(1, 2)[:, :, None, None, :])
         if mask is not None:
-            scores = scores + mask.unsqueeze(2)
+            scores.add_(mask.unsqueeze(2))
         weights = scores.softmax(-1).to(dtype)  # (count, kv_heads, groups, new, size)
         result = torch.bmm(weights.view(len(asked), -1, size), meant)
         ctx.save_for_backward(asked, read, meant, weights)
@@ -78,14 +75,11 @@ class _ScoreMatrices(torch.autograd.Function):
         to_values = torch.bmm(flat.transpose(1, 2), wanted)
         exact = torch.promote_types(weights.dtype, torch.float32)
         to_weights = torch.bmm(wanted, meant.transpose(1, 2)).view_as(weights).to(exact)
-        shares = weights.to(exact)
-        to_weights = to_weights - (shares * to_weights).sum(-1, keepdim=True)
-        to_scores = shares * to_weights
+        to_scores = torch.ops.aten._softmax_backward_data(to_weights, weights.to(exact), -1, exact)
         to_added = None if ctx.added is None else to_scores.sum((2, 3)).transpose(1, 2).to(ctx.added)
-        scaled = (to_scores * ctx.scale).to(weights.dtype).view_as(flat)
-        to_queries = _heads(torch.bmm(scaled, read), count, ctx.heads, new)
-        to_keys = _heads(torch.bmm(scaled.transpose(1, 2), asked), count, kv_heads, size)
-        to_queries, to_keys = to_queries.to(ctx.types[0]), to_keys.to(ctx.types[1])
+        slopes = to_scores.to(weights.dtype).view_as(flat)
+        to_queries = _heads(torch.bmm(slopes, read), count, ctx.heads, new).to(ctx.types[0]) * ctx.scale
+        to_keys = _heads(torch.bmm(slopes.transpose(1, 2), asked), count, kv_heads, size).to(ctx.types[1])
         return None, to_queries, to_keys, _heads(to_values, count, kv_heads, size), to_added, None
 
 
