@@ -10,10 +10,11 @@ from loquent.torch import linear_cross_entropy as module
 from loquent.torch.linear_cross_entropy import linear_cross_entropy
 
 
-@pytest.mark.parametrize("chunk", [1, 7 * 50, 1 << 20])
+@pytest.mark.parametrize("chunk", [1, 7, 1 << 20])
 @pytest.mark.parametrize("biased", [True, False])
 def test_it_is_the_cross_entropy_of_the_logits(chunk: int, biased: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_CPU_LOGITS", chunk)
+    monkeypatch.setattr(module, "_CPU_LOGITS", 1)
+    monkeypatch.setattr(module, "_ROWS", chunk)
     torch.manual_seed(0)
     hidden, weight = torch.randn(23, 8, requires_grad=True), torch.randn(50, 8, requires_grad=True)
     bias = torch.randn(50, requires_grad=True) if biased else None

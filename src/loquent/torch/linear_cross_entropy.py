@@ -11,8 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# How many logits a chunk has: on a CPU what stays in the caches, on a GPU what keeps it busy.
-_CPU_LOGITS, _GPU_LOGITS = 1 << 21, 1 << 27
+# How many logits a chunk has: on a CPU what stays in the caches, on a GPU what keeps it busy. Fewer rows than `_ROWS`
+# would add to the weight's gradient too often, which is as large as the weight.
+_CPU_LOGITS, _GPU_LOGITS = 1 << 22, 1 << 27
+_ROWS = 512
 
 
 def linear_cross_entropy(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) -> Tensor:
@@ -41,7 +43,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         to_weight = torch.zeros_like(weight, dtype=torch.float32) if wanted[1] else None
         to_bias = torch.zeros_like(bias, dtype=torch.float32) if bias is not None and wanted[2] else None
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
-        rows = max(1, (_CPU_LOGITS if hidden.device.type == "cpu" else _GPU_LOGITS) // len(matrix))
+        rows = max(_ROWS, (_CPU_LOGITS if hidden.device.type == "cpu" else _GPU_LOGITS) // len(matrix))
         with torch.autocast(hidden.device.type, enabled=False):
             for start in range(0, len(inputs), rows):
                 some, answers = inputs[start : start + rows], targets[start : start + rows].unsqueeze(1)
@@ -58,14 +60,20 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 if to_hidden is not None:
                     torch.mm(slopes, matrix, out=to_hidden[start : start + rows])
                 if to_weight is not None:
-                    to_weight += torch.mm(slopes.t(), some)
+                    if dtype == torch.float32:
+                        to_weight.addmm_(slopes.t(), some)
+                    else:
+                        to_weight += torch.mm(slopes.t(), some)
         ctx.types = hidden.dtype, weight.dtype, None if bias is None else bias.dtype
-        ctx.save_for_backward(to_hidden, to_weight, to_bias)
+        ctx.gradients = to_hidden, to_weight, to_bias
         return total
 
     @staticmethod
     def backward(ctx: Any, wanted: Tensor) -> tuple[Tensor | None, ...]:
+        found, ctx.gradients = ctx.gradients, None
+        if found is None:
+            raise RuntimeError("Gradients of linear_cross_entropy() can be asked for once: they are scaled in place.")
         gradients = [
-            None if found is None else (found * wanted).to(dtype) for found, dtype in zip(ctx.saved_tensors, ctx.types)
+            None if gradient is None else gradient.mul_(wanted).to(dtype) for gradient, dtype in zip(found, ctx.types)
         ]
         return (*gradients, None, None)
