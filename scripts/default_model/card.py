@@ -103,9 +103,9 @@ A Doge language model of {parameters:,} parameters with the tokenizer of Loquent
     loquent generate "Once upon a time" --assistant default-draft
 
 It learned from the same text by the same recipe (see the default model's card) in {tokens_read:,} tokens: 2 layers of
-width 96. By itself it writes worse than the default model in every way. It shows speculation at work, and saves passes of
-the model (1.8 tokens a pass in greedy search); it saves no time on a CPU, where a pass of so small a model costs less
-than what drafting brings along (`benchmarks/draft.py`).
+width 96. By itself it writes worse than the default model in every way. It shows speculation at work, and saves passes
+of the model (1.8 tokens a pass in greedy search); it saves no time on a CPU, where a pass of so small a model costs
+less than what drafting brings along (`benchmarks/draft.py`).
 
 | bits per byte of held-out text (perplexity of a token) | stories | conversations |
 |---|---|---|
