@@ -21,6 +21,11 @@ void finish(const float* total, int64_t dims, float* read) {
     for (int64_t i = 0; i < dims; ++i) read[i] = total[kSlots + i] * inverse;
 }
 
+// A block asks for the one that follows it, the last one for the first one of the rows that are read next. Where a few
+// slots alone of the last one are seen, it is over too soon to ask for a whole one: of so few blocks each asks for the
+// same one of the rows that are read next instead.
+constexpr int64_t kFewBlocks = 4;
+
 template <class Element>
 class Reader {
 public:
@@ -53,18 +58,24 @@ private:
     void visit_exact(int64_t chunk, int64_t low, int64_t high) {
         if (low >= high) return;
         int64_t base = low / kBlock * kBlock;
-        Block<Element> block, next = find(base, low, smaller(high, base + kBlock));
+        const int64_t start = base;
+        const bool short_end = high - low <= kFewBlocks * kBlock && (high - 1) % kBlock < kBlock / 2;
+        Block<Element> block, following = find(base, low, smaller(high, base + kBlock));
         for (; base < high; base += kBlock) {
             const int64_t after = base + kBlock;
-            block = next;
-            if (!gathers()) {
-                if (after < high)
-                    next = find(after, after, smaller(high, after + kBlock));
-                else if (chunk + 1 == task_.last_chunk && task_.next_pages)
-                    next = find_after_these();
+            block = following;
+            if (gathers()) {
+                visit_block(block, base, block);
+                if (after < high) following = find(after, after, smaller(high, after + kBlock));
+                continue;
             }
-            visit_block(block, base, next);
-            if (after < high && gathers()) next = find(after, after, smaller(high, after + kBlock));
+            if (after < high) following = find(after, after, smaller(high, after + kBlock));
+            if (chunk + 1 < task_.last_chunk || !task_.next_pages)
+                visit_block(block, base, following);
+            else if (short_end && later_rows_have(base - start))
+                visit_block(block, base, find_later(base - start));
+            else
+                visit_block(block, base, after < high ? following : find_later(0));
         }
     }
 
@@ -106,10 +117,14 @@ private:
         return gathers() ? gather(base, low, high) : find(task_.pages, task_.kv_head, base, low, high);
     }
 
-    /// The first block that is read after these rows.
-    Block<Element> find_after_these() const {
-        const int64_t base = task_.next_low / kBlock * kBlock;
-        return find(task_.next_pages, task_.next_kv_head, base, task_.next_low,
+    bool later_rows_have(int64_t offset) const {
+        return task_.next_low / kBlock * kBlock + offset < task_.next_high;
+    }
+
+    /// The block at `offset` from the first of those that are read after these rows.
+    Block<Element> find_later(int64_t offset) const {
+        const int64_t base = task_.next_low / kBlock * kBlock + offset;
+        return find(task_.next_pages, task_.next_kv_head, base, larger(base, task_.next_low),
                     smaller(task_.next_high, base + kBlock));
     }
 
