@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 import sys
 import time
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,20 +59,30 @@ class Loquent:
         backend: Any = engine_of(self.model).backend
         if not hasattr(backend, "profile"):
             raise NotImplementedError
-        rows = prompts(batch, PROFILED_PROMPT, 0)
-        self.decode(rows, 2)  # the prompts' beginnings are remembered from here on
-        parts = []
-        for title, read, wanted, work in (
-            (f"{PROFILED_STEPS} steps of {batch}", batch, batch, lambda: self.decode(rows, PROFILED_STEPS)),
-            ("prefill of 512", 512, 1, lambda: self.prefill(prompts(1, 512, 1)[0])),
-        ):
+        weight_bytes = BYTES_PER_WEIGHT[self.precision]
+
+        def report(title: str, work: Callable[[], object], read: int, wanted: int) -> list[str]:
             backend.profile()
             start = time.perf_counter()
             work()
             wall = time.perf_counter() - start
-            lines = stages(backend.profile(), wall, read, wanted, BYTES_PER_WEIGHT[self.precision])
-            parts += [f"  {title}: {1e3 * wall:,.1f} ms", *lines]
-        return "\n".join(parts)
+            lines = stages(backend.profile(), wall, read, wanted, weight_bytes)
+            return [f"  {title}: {1e3 * wall:,.1f} ms", *lines]
+
+        events = self._behind_prompts(prompts(batch, PROFILED_PROMPT, 0), PROFILED_STEPS + 1)
+        steps = report(f"{PROFILED_STEPS} steps of {batch}", lambda: deque(events, maxlen=0), batch, batch)
+        prefill = report("prefill of 512", lambda: self.prefill(prompts(1, 512, 1)[0]), 512, 1)
+        return "\n".join([*steps, *prefill])
+
+    def _behind_prompts(self, prompts: Sequence[Prompt], new: int) -> Iterator[Any]:
+        """What is still to come of decoding once every row has its first token."""
+        from loquent.generation import stream
+
+        events = stream(self.model, [*prompts], max_new_tokens=new, do_sample=False)
+        started: set[int] = set()
+        while len(started) < len(prompts):
+            started.add(next(events).row)
+        return events
 
 
 @dataclass
