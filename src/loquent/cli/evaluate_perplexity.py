@@ -6,7 +6,6 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterable
-from enum import Enum
 from functools import partial, reduce
 from operator import add
 from pathlib import Path
@@ -20,6 +19,7 @@ from loquent.cli.memory import MemoryOptions
 from loquent.cli.options import ModelOptions, OutputOptions
 from loquent.cli.progress import progress
 from loquent.cli.terminal import Terminal
+from loquent.cli.training_data import FormatName
 from loquent.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -37,13 +37,6 @@ loquent eval perplexity --precision int4 --kv-bits 4 --json book.txt
 [bold]Exit codes[/bold]: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
 
 _WINDOWS = "Windows"
-
-
-class DialogueFormatName(str, Enum):
-    """What `--dialogue-format` takes."""
-
-    template = "template"
-    eos = "eos"
 
 
 def perplexity(
@@ -80,9 +73,9 @@ def perplexity(
     field: Annotated[str, typer.Option(metavar="NAME", help="What the text is called in .jsonl files.")] = "text",
     dialogues: Annotated[bool, typer.Option("--dialogues", help="The files are conversations, in .jsonl.")] = False,
     dialogue_format: Annotated[
-        DialogueFormatName,
+        FormatName,
         typer.Option(help="With --dialogues: by the chat template, or turns ended by EOS."),
-    ] = DialogueFormatName.template,
+    ] = FormatName.template,
 ) -> None:
     """Say how well a model predicts texts of any length.
 
@@ -135,11 +128,11 @@ def _from_pipe() -> str:
     return sys.stdin.read().removesuffix("\n")
 
 
-def _conversations(files: list[Path], written: DialogueFormatName) -> Sources:
+def _conversations(files: list[Path], written: FormatName) -> Sources:
     from loquent.evaluation import conversation_documents
     from loquent.training.data import Dialogue, JoinedByEos, Templated, read_dialogues
 
-    kind = JoinedByEos if written is DialogueFormatName.eos else Templated
+    kind = JoinedByEos if written is FormatName.eos else Templated
 
     def documents(dialogues: Iterable[Dialogue], tokenizer: PreTrainedTokenizer) -> list[Document]:
         return conversation_documents(tokenizer, dialogues, kind.of(tokenizer))
