@@ -13,6 +13,7 @@ from cli.training_folders import by_step, history, make_folder, scratch
 from loquent import AutoModelForCausalLM, AutoTokenizer
 from loquent.cli import training_options
 from loquent.training import TrainingArguments
+from loquent.training.arguments import OPTIMIZERS, SCHEDULES
 
 
 @pytest.fixture(scope="module")
@@ -174,14 +175,13 @@ def test_a_library_that_is_missing_is_named_at_once(
 
 
 def test_every_field_of_the_arguments_is_an_option_with_the_same_default() -> None:
-    groups = [
-        training_options.StepOptions(),
-        training_options.LearningOptions(),
-        training_options.KeepingOptions(),
-        training_options.EffortOptions(),
-    ]
-    given = {name for group in groups for name in vars(group)}
+    steps, learning = training_options.StepOptions(), training_options.LearningOptions()
+    keeping, effort = training_options.KeepingOptions(), training_options.EffortOptions()
+    given = {name for group in (steps, learning, keeping, effort) for name in vars(group)}
     # These are said by --out, --resume, --max-length and --no-packing.
     elsewhere = {"output_dir", "resume_from_checkpoint", "max_length", "packing"}
     assert {field.name for field in fields(TrainingArguments)} - given == elsewhere
-    assert training_options.training_arguments(Path("out"), *groups) == TrainingArguments(Path("out"))  # type: ignore[arg-type]
+    made = training_options.training_arguments(Path("out"), steps, learning, keeping, effort)
+    assert made == TrainingArguments(Path("out"))
+    assert tuple(training_options.OptimizerName) == OPTIMIZERS
+    assert tuple(training_options.ScheduleName) == SCHEDULES
