@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from loquent.cli.destinations import check_folder
 from loquent.cli.failures import reported
 from loquent.cli.groups import command_group
 from loquent.cli.terminal import Terminal
@@ -50,6 +51,7 @@ def merge(
 
         if (out / "config.json").exists() or (out / "adapter_config.json").exists():
             raise ArgumentError(f"--out {out} holds a model already. Name another folder.")
+        check_folder("--out", out)
         hub: dict[str, Any] = {"local_files_only": offline}
         config = LoraConfig.from_pretrained(folder, **hub)
         name = base or config.base_model_name_or_path

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from loquent.cli.destinations import check_file
 from loquent.cli.failures import reported
 from loquent.cli.loading import load_model
 from loquent.cli.memory import MemoryOptions
@@ -104,6 +105,8 @@ def humaneval(
             require_sandbox()
         sampling = Sampling(_name(model), samples, temperature, top_p, max_new_tokens, seed)
         wanted = read_problems(problems)
+        check_file("--out", out, "completions.jsonl")
+        check_file("--out", _results(out), "completions.jsonl")
         if missing_completions(wanted, out, sampling):
             loaded = load_model(model, terminal, memory.kv_memory)
             with progress(terminal, "completions") as told:
@@ -115,6 +118,11 @@ def humaneval(
             _test(terminal, wanted, out, sampling.samples, seconds, workers, output.json)
         else:
             terminal.notice("The tests were not run: they run what the model wrote. --run-tests does it.")
+
+
+def _results(out: Path) -> Path:
+    """Where the results of some completions go."""
+    return out.with_suffix(f".results{out.suffix}")
 
 
 def _name(model: ModelOptions) -> str:
@@ -141,7 +149,7 @@ def _test(
 ) -> None:
     from loquent.evaluation.humaneval import Limits, pass_rates, run_tests
 
-    results = out.with_suffix(f".results{out.suffix}")
+    results = _results(out)
     limits = Limits(seconds=seconds, patience=3.0 * seconds + 1)
     with progress(terminal, "tests") as told:
         found = run_tests(problems, out, results, limits=limits, workers=workers, progress=told)

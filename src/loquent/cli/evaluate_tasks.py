@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from loquent.cli.destinations import check_file, write_file
 from loquent.cli.failures import reported
 from loquent.cli.loading import load_model
 from loquent.cli.options import ModelOptions, OutputOptions
@@ -78,6 +79,8 @@ def tasks(
 
         harness_model()  # before anything is loaded
         chosen = dict(_setting(each) for each in settings or ())
+        if out is not None:
+            check_file("--out", out, "results.json")
         loaded = load_model(model, terminal, kv_memory)
         found = evaluate_tasks(
             loaded,
@@ -92,13 +95,13 @@ def tasks(
             max_length=max_length,
             kv_bits=kv_bits,
         )
-        if out is not None:
-            out.write_text(json.dumps(found, default=str, indent=1, ensure_ascii=False), encoding="utf-8")
         if output.json:
             for task, metrics in found["results"].items():
                 terminal.line({"task": task, **json.loads(json.dumps(metrics, default=str))})
         else:
             terminal.text(results_table(found))
+        if out is not None:
+            write_file(out, json.dumps(found, default=str, indent=1, ensure_ascii=False))
 
 
 def _setting(text: str) -> tuple[str, Any]:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from loquent.cli.destinations import check_folder
 from loquent.cli.failures import reported
 from loquent.cli.groups import command_group
 from loquent.cli.terminal import Terminal
@@ -77,6 +78,7 @@ def train(
     with reported(terminal, debug):
         from loquent.tokenization.training import train_tokenizer
 
+        check_folder("--out", out)
         _check_new(out)
         progress = _Progress(terminal)
         made = train_tokenizer(
