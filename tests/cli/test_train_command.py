@@ -157,6 +157,16 @@ def test_a_config_that_does_not_fit_the_tokenizer_is_refused(files: Path, tmp_pa
     assert (done.returncode, "has eos_token_id=9, and the tokenizer's EOS" in done.stderr) == (2, True)
 
 
+def test_a_compiler_that_is_missing_is_asked_for_before_data_are_read(
+    files: Path, tmp_path: Path, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("loquent.cli.training_data.DataOptions.examples", lambda *_: pytest.fail("they were read"))
+    done = run(*scratch(files, tmp_path / "out", "--compile"))
+    assert done.returncode == 2
+    assert "needs a C++ compiler on a CPU" in done.stderr
+
+
 def test_a_library_that_is_missing_is_named_at_once(
     files: Path, tmp_path: Path, run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

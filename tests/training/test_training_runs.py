@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch._inductor import config as inductor
 
 from loquent import AutoModelForCausalLM, DogeConfig, DogeForCausalLM, DogeModel, GPT2Config, GPT2LMHeadModel
 from loquent.errors import ArgumentError, CheckpointError, ContextLengthError, TrainingError
 from loquent.training import Evaluated, Event, Examples, Finished, Saved, Started, Stepped, TrainingArguments, train
+from loquent.training.compiling import check_compiler
 
 VOCABULARY = 60
 
@@ -233,6 +235,28 @@ class TestRefusals:
         short = GPT2LMHeadModel(GPT2Config(vocab_size=VOCABULARY, n_embd=16, n_layer=1, n_head=2, n_positions=16))
         with pytest.raises(ContextLengthError, match="max_length=24 exceeds the 16 positions"):
             train(short, documents(), arguments(tmp_path))
+
+    def test_muon_without_a_matrix_of_the_blocks(self, tmp_path: Path) -> None:
+        model = tiny()
+        for weight in model.stack.blocks.parameters():
+            weight.requires_grad = weight.dim() != 2
+        with pytest.raises(ArgumentError, match=r"optim='muon' moves the matrices of the blocks, and none of them"):
+            train(model, documents(), arguments(tmp_path / "muon", optim="muon"))
+        assert not (tmp_path / "muon").exists()
+        train(model, documents(), arguments(tmp_path / "adamw", max_steps=1))
+
+    def test_compiling_without_a_compiler(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("PATH", str(tmp_path))
+        with pytest.raises(
+            ArgumentError, match=r"torch_compile=True needs a C\+\+ compiler on a CPU, and .+ is not on"
+        ):
+            train(tiny(), documents(), arguments(tmp_path / "out", torch_compile=True))
+        assert not (tmp_path / "out").exists()
+        check_compiler("cuda:0")  # is not asked for one
+        named = tmp_path / "my-compiler"
+        named.touch(0o700)
+        with inductor.patch({"cpp.cxx": (None, str(named))}):
+            check_compiler("cpu")
 
     def test_data_that_do_not_fit(self, tmp_path: Path) -> None:
         with pytest.raises(ArgumentError, match=r"data has the id 59, but the model's vocabulary is 0 to 49"):

@@ -54,14 +54,15 @@ class Beginning:
         """With packs as long as asked for, or as TrainingArguments and the model's positions let them be.
 
         Raises:
+            ArgumentError: the optimizer has nothing to move, or there is no compiler where one is needed.
             ContextLengthError: the model has fewer positions.
         """
-        from loquent.training.running import check_length
+        from loquent.training.running import check_arguments
 
         positions = self.model.decoder.max_positions
         usual = self.arguments.max_length if positions is None else min(self.arguments.max_length, positions)
         arguments = self.arguments.replace(max_length=max_length or usual)
-        check_length(self.model, arguments.max_length)
+        check_arguments(self.model, arguments)
         return replace(self, arguments=arguments)
 
     def merge(self) -> float:

@@ -15,6 +15,7 @@ from torch.nn.utils import clip_grad_norm_
 from loquent.errors import ArgumentError, TrainingError
 from loquent.training.arguments import TrainingArguments
 from loquent.training.checkpoints import Checkpoints, Progress
+from loquent.training.compiling import compile_blocks, release_blocks
 from loquent.training.data.examples import Ints
 from loquent.training.data.order import Order
 from loquent.training.data.packing import Packs
@@ -128,19 +129,14 @@ class Run:
         if arguments.gradient_checkpointing:
             model.gradient_checkpointing_enable()
         if arguments.torch_compile:
-            # Each block is compiled by itself, since each is told its number.
-            limit = max(torch._dynamo.config.recompile_limit, 4 * len(model.stack.blocks))
-            torch._dynamo.config.recompile_limit = limit
-            for block in model.stack.blocks:
-                block.compile(dynamic=False)
+            compile_blocks(model)
 
     def _release(self, was_checkpointing: bool) -> None:
         """Bring the model into the state that generating needs."""
         self.model.eval()
         if not was_checkpointing:
             self.model.gradient_checkpointing_disable()
-        for block in self.model.stack.blocks:
-            block._compiled_call_impl = None  # what `compile` sets, and nothing takes back
+        release_blocks(self.model)
 
     def _resume(self) -> None:
         wanted, steps = self.arguments.resume_from_checkpoint, self.checkpoints.steps()
