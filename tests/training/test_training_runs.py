@@ -14,9 +14,11 @@ import torch
 from torch._inductor import config as inductor
 
 from loquent import AutoModelForCausalLM, DogeConfig, DogeForCausalLM, DogeModel, GPT2Config, GPT2LMHeadModel
+from loquent.config.lora import LoraConfig
 from loquent.errors import ArgumentError, CheckpointError, ContextLengthError, TrainingError
 from loquent.training import Evaluated, Event, Examples, Finished, Saved, Started, Stepped, TrainingArguments, train
 from loquent.training.compiling import check_compiler
+from loquent.training.starting import adapt
 
 VOCABULARY = 60
 
@@ -198,6 +200,24 @@ class TestRefusals:
             train(tiny(), documents(), arguments(tmp_path, seed=1, resume_from_checkpoint=True))
         with pytest.raises(CheckpointError, match="data was"):
             train(tiny(), documents(seed=2), arguments(tmp_path, resume_from_checkpoint=True))
+
+    def test_an_adapter_on_another_base_model(self, tmp_path: Path) -> None:
+        def adapted(seed: int, adapter: int = 0) -> DogeForCausalLM:
+            model = tiny(seed)
+            adapt(model, LoraConfig(r=2), adapter)
+            return model
+
+        first = adapted(0)
+        train(first, documents(), arguments(tmp_path, max_steps=6))
+        for other in (adapted(1), adapted(0).to(torch.bfloat16)):
+            with pytest.raises(CheckpointError, match=r"another way: base_model was '\w{32}' and is '\w{32}'\."):
+                train(other, documents(), arguments(tmp_path, resume_from_checkpoint=True))
+        with pytest.raises(CheckpointError, match=r"base_model was '\w{32}' and is None\."):
+            train(tiny(), documents(), arguments(tmp_path, resume_from_checkpoint=True))
+        # What is learned of the adapter is no part of it, nor is the random half that it began with.
+        for same in (first, adapted(0, adapter=7)):
+            assert train(same, documents(), arguments(tmp_path, max_steps=7, resume_from_checkpoint=True)).steps == 7
+            shutil.rmtree(tmp_path / "checkpoint-7")
 
     def test_no_checkpoint(self, tmp_path: Path) -> None:
         with pytest.raises(ArgumentError, match="has no checkpoint"):

@@ -43,7 +43,7 @@ class Progress:
         worse: evaluations since then.
         untold_loss, untold_counted: the loss, and over how many tokens, of the steps that listeners are not told yet.
         due: whether the evaluation that belongs to this step is still to be made.
-        course: what a run cannot go on with other values of, such as the data's hash.
+        course: what a run cannot go on with other values of, such as hashes of the data and of an adapter's base model.
     """
 
     step: int = 0
@@ -127,9 +127,9 @@ class Checkpoints:
             raise CheckpointError(f"{folder / _PROGRESS} is damaged: {error}. Resume from an earlier one.") from error
         known = progress.course or {}
         differing = [
-            f"{name} was {known.get(name)!r} and is {value!r}"
-            for name, value in course.items()
-            if known.get(name) != value
+            f"{name} was {known.get(name)!r} and is {course.get(name)!r}"
+            for name in {**course, **known}
+            if known.get(name) != course.get(name)
         ]
         if differing:
             raise CheckpointError(

@@ -13,6 +13,8 @@ import torch
 from torch.nn.utils import clip_grad_norm_
 
 from loquent.errors import ArgumentError, TrainingError
+from loquent.generation.identity import digest_of
+from loquent.torch.identity import sampled_base_weights
 from loquent.training.arguments import TrainingArguments
 from loquent.training.checkpoints import Checkpoints, Progress
 from loquent.training.compiling import compile_blocks, release_blocks
@@ -86,9 +88,16 @@ class Run:
         self.checkpoints = Checkpoints(
             Path(arguments.output_dir), model, self.optimizers, tokenizer, arguments.save_total_limit
         )
-        course = {"data": packs.fingerprint(), "packs_per_step": rows, "seed": arguments.seed, "optim": arguments.optim}
-        self.course: dict[str, Any] = course
-        self.progress = Progress(course=course)
+        self.course: dict[str, Any] = {
+            "data": packs.fingerprint(),
+            "packs_per_step": rows,
+            "seed": arguments.seed,
+            "optim": arguments.optim,
+        }
+        if model.peft_config:
+            # Its checkpoints hold the adapter alone.
+            self.course["base_model"] = digest_of(model.decoder, sampled_base_weights(model))
+        self.progress = Progress(course=self.course)
         self.losses: list[float] = []
         self.evaluations: list[Evaluated] = []
         self._window = _Window()
