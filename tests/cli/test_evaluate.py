@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from dataclasses import fields
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ from typing import Any
 import pytest
 
 import loquent
+from loquent.cli.evaluate_humaneval import RunningOptions, SamplingOptions
 from loquent.evaluation import perplexity
-from loquent.evaluation.humaneval import why_unavailable
+from loquent.evaluation.humaneval import Sampling, why_unavailable
 
 TEXT = "Once upon a time there was a little cat. It lived in a big house.\n"
 NEEDS_LM_EVAL = pytest.mark.skipif(
@@ -180,8 +182,24 @@ def test_help_of_eval_has_examples_and_exit_codes(run: Any, command: str) -> Non
     assert f"loquent eval {command} " in shown.split("Examples")[1]
     assert "Exit codes" in shown
     assert "--model" in shown
+    if command == "tasks":
+        assert 'pip install "loquent[eval]"' in shown
     if command == "humaneval":
         assert "run code that a" in " ".join(shown.split())
+
+
+def test_how_completions_are_drawn_has_the_defaults_of_the_library() -> None:
+    assert Sampling("default", **vars(SamplingOptions())) == Sampling("default")
+    assert {field.name for field in fields(Sampling)} - set(vars(SamplingOptions())) == {"model"}
+
+
+def test_only_who_sits_at_a_terminal_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = iter([True, False])
+    monkeypatch.setattr("typer.confirm", lambda *_, **__: next(answers))
+    for stream in ("stdin", "stderr"):
+        assert not RunningOptions().ask()
+        monkeypatch.setattr(f"sys.{stream}.isatty", lambda: True)
+    assert [RunningOptions(given).ask() for given in (None, None, True, False)] == [True, False, True, False]
 
 
 @NEEDS_LM_EVAL
