@@ -13,6 +13,7 @@ import resource
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from loquent import AutoTokenizer
 from loquent.training.data import (
@@ -49,9 +50,9 @@ def timed(what: str) -> Iterator[None]:
     print(f"{what:40} {wall:8.3f} s wall {cores:8.3f} s of cores   peak {peak} MiB so far", flush=True)
 
 
-def packed(examples: Examples, length: int, **options: object) -> Packs:
+def packed(examples: Examples, length: int, **options: Any) -> Packs:
     """The packs of some examples, and a line about them."""
-    packs = Packs(examples, length, **options)  # type: ignore[arg-type]
+    packs = Packs(examples, length, **options)
     print(
         f"  {len(examples)} documents, {len(examples.tokens)} tokens, {examples.counted_tokens} counted: "
         f"{len(packs)} packs of {length}, {packs.padding:.2%} padding"

@@ -1,11 +1,11 @@
 """Make the package's own models, from the raw text to the folders that ship, with their cards.
 
-    python scripts/train_default_model.py --data ../shared/data/text --work build/default-model \\
-        --kneser-ney build/kneser_ney.json
+    python scripts/train_default_model.py --data ../shared/data/text --work build/default-model
 
 Needs the package with its torch extra, torch 2.9 or newer and a C++ compiler. Runs the commands of Loquent one after
 another (`default_model/recipe.py` has them) and goes on where it was stopped: about two hours on two cores. The
-baseline in the card is measured by `measure_kneser_ney.py`, which needs KenLM, once there are corpus and tokenizer.
+baseline in the cards is measured by `measure_kneser_ney.py`, which needs KenLM; `--kneser-ney` takes what it wrote, and
+without it the figures that are in the folder already stay, as long as the text is the same.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 from default_model.card import draft_card, model_card
 from default_model.files import ship
@@ -34,11 +35,12 @@ def main() -> None:
         write_corpus(arguments.data, places.corpus)
     if not (places.tokenizer / "tokenizer.json").is_file():
         run(tokenizer_command(places))
+    baseline = _baseline(arguments, as_json(places.corpus / "corpus.json"))
     for name in MODELS:
         run(training_command(places, name, arguments.threads))
         ship(places.run(name), arguments.out / name)
     figures = measure(arguments.out, places)
-    figures["kneser_ney"] = as_json(arguments.kneser_ney)
+    figures["kneser_ney"] = baseline
     for name in MODELS:
         text = json.dumps(figures, indent=2) + "\n"
         (arguments.out / name / "metrics.json").write_text(text, encoding="utf-8")
@@ -48,6 +50,17 @@ def main() -> None:
     (arguments.out / "default-draft" / "README.md").write_text(draft_card(figures), encoding="utf-8")
 
 
+def _baseline(arguments: argparse.Namespace, corpus: dict[str, Any]) -> dict[str, Any]:
+    """The figures of the 5-gram models on this text."""
+    if arguments.kneser_ney is not None:
+        return as_json(arguments.kneser_ney)
+    known = arguments.out / "default" / "metrics.json"
+    if not known.is_file() or as_json(known)["corpus"] != corpus:
+        raise SystemExit(f"{known} has no figures of a 5-gram model on this text. Measure one, and pass --kneser-ney.")
+    figures: dict[str, Any] = as_json(known)["kneser_ney"]
+    return figures
+
+
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Make the package's own models.")
     parser.add_argument("--data", type=Path, required=True, help="the folder with stories.txt.xz, dialogues.jsonl.xz")
@@ -55,7 +68,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=MODELS_FOLDER, help="the folder of the models' folders")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--how", default="It ran from beginning to end.", help="what the card says of the run itself")
-    parser.add_argument("--kneser-ney", type=Path, required=True, help="what measure_kneser_ney.py wrote")
+    parser.add_argument("--kneser-ney", type=Path, help="what measure_kneser_ney.py wrote")
     return parser.parse_args()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from dataclasses import fields
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,14 @@ from typing import Any
 import pytest
 
 import loquent
+from loquent.cli.evaluate_humaneval import RunningOptions, SamplingOptions
 from loquent.evaluation import perplexity
-from loquent.evaluation.humaneval import why_unavailable
+from loquent.evaluation.humaneval import Sampling, why_unavailable
 
 TEXT = "Once upon a time there was a little cat. It lived in a big house.\n"
+NEEDS_LM_EVAL = pytest.mark.skipif(
+    find_spec("lm_eval") is None, reason='lm-eval is not installed: pip install "loquent[eval]"'
+)
 PROBLEMS = [
     {"task_id": "T/0", "prompt": "def f():\n    return 1", "entry_point": "f", "test": "def check(f): assert f() == 1"},
     {"task_id": "T/1", "prompt": "def g():\n    return 2", "entry_point": "g", "test": "def check(g): assert g() == 1"},
@@ -109,6 +114,33 @@ def humaneval(tmp_path: Path, stories: str) -> tuple[str, ...]:
     return ("eval", "humaneval", "--problems", str(problems), "--out", out, "-m", stories, "--max-new-tokens", "2")
 
 
+@pytest.mark.parametrize("command", ["humaneval", pytest.param("tasks", marks=NEEDS_LM_EVAL)])
+@pytest.mark.parametrize(
+    ("out", "reason"),
+    [
+        ("/no/where", "is in no folder that there is"),
+        ("/proc/c.jsonl", "cannot be written: "),
+        (".", "is a folder. Name a file, such as "),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_a_file_that_could_not_be_written_is_refused_before_the_model_is_loaded(
+    run: Any, humaneval: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, command: str, out: str, reason: str
+) -> None:
+    monkeypatch.setattr(f"loquent.cli.evaluate_{command}.load_model", lambda *_: pytest.fail("it was loaded"))
+    done = run(*(humaneval if command == "humaneval" else ("eval", "tasks", "--tasks", "a")), "--out", out)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"--out {out!r} {reason}" in done.stderr
+
+
+def test_results_that_could_not_be_kept_are_refused_too(run: Any, humaneval: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "c.results.jsonl").mkdir()
+    done = run(*humaneval)
+    assert done.returncode == 2
+    assert "c.results.jsonl' is a folder" in done.stderr
+    assert not (tmp_path / "c.jsonl").exists()
+
+
 def test_nothing_that_a_model_wrote_is_run_unasked(
     run: Any, humaneval: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -150,11 +182,27 @@ def test_help_of_eval_has_examples_and_exit_codes(run: Any, command: str) -> Non
     assert f"loquent eval {command} " in shown.split("Examples")[1]
     assert "Exit codes" in shown
     assert "--model" in shown
+    if command == "tasks":
+        assert 'pip install "loquent[eval]"' in shown
     if command == "humaneval":
         assert "run code that a" in " ".join(shown.split())
 
 
-@pytest.mark.skipif(find_spec("lm_eval") is None, reason='lm-eval is not installed: pip install "loquent[eval]"')
+def test_how_completions_are_drawn_has_the_defaults_of_the_library() -> None:
+    assert Sampling("default", **vars(SamplingOptions())) == Sampling("default")
+    assert {field.name for field in fields(Sampling)} - set(vars(SamplingOptions())) == {"model"}
+
+
+def test_only_who_sits_at_a_terminal_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = iter([True, False])
+    monkeypatch.setattr("typer.confirm", lambda *_, **__: next(answers))
+    for stream in ("stdin", "stderr"):
+        assert not RunningOptions().ask()
+        monkeypatch.setattr(f"sys.{stream}.isatty", lambda: True)
+    assert [RunningOptions(given).ask() for given in (None, None, True, False)] == [True, False, True, False]
+
+
+@NEEDS_LM_EVAL
 @pytest.mark.filterwarnings("ignore")
 def test_tasks_of_lm_eval(run: Any, stories: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
@@ -171,5 +219,8 @@ def test_tasks_of_lm_eval(run: Any, stories: str, tmp_path: Path, monkeypatch: p
     assert done.returncode == 0, done.stderr
     assert "|tiny" in done.stdout
     assert json.loads((tmp_path / "out.json").read_text())["results"]["tiny"]["acc,none"] == 1.0
+    late = run(*arguments, "--limit", "2", "--out", "/dev/full")
+    assert (late.returncode, late.stdout) == (1, done.stdout)
+    assert late.stderr.endswith("error: could not write /dev/full: No space left on device\n")
     [line] = map(json.loads, run(*arguments, "--json").stdout.splitlines())
     assert (line["task"], line["acc,none"], line["sample_len"]) == ("tiny", 1.0, 3)

@@ -61,6 +61,7 @@ def test_what_cannot_be_packed_is_one_line(run: Any, stories: str, tmp_path: Pat
     for arguments, code, message in [
         (("quantize", out, str(tmp_path / "again")), 2, "is packed in int8"),
         (("quantize", stories, stories), 2, "is the model's own folder"),
+        (("quantize", stories, "/proc/packed"), 2, "OUT /proc/packed cannot be made: "),
         (("quantize", "/nowhere/at/all", out), 1, "is neither a folder"),
         (("quantize", stories, out, "--max-shard-size", "many"), 2, "max_shard_size='many'"),
         (("quantize", stories, out, "--precision", "int2"), 2, "int2"),

@@ -83,6 +83,7 @@ def test_a_page_is_written(run: Any, stories: str, tmp_path: Path) -> None:
         (("--show", "probs", "--json"), "--show draws for people, and --json prints for programs"),
         (("--html", "/nowhere/at/all.html"), "--html '/nowhere/at/all.html' is in no folder that there is"),
         (("--html", "/"), "--html '/' is a folder"),
+        (("--html", "/proc/trace.html"), "--html '/proc/trace.html' cannot be written: "),
     ],
 )
 def test_what_could_not_be_drawn_is_refused_first(
@@ -95,10 +96,10 @@ def test_what_could_not_be_drawn_is_refused_first(
 
 
 def test_a_page_that_cannot_be_written_is_an_error_behind_the_text(run: Any, stories: str) -> None:
-    done = run("generate", PROMPT, "-m", stories, "-n", "4", "-q", "--html", "/proc/trace.html")
+    done = run("generate", PROMPT, "-m", stories, "-n", "4", "-q", "--html", "/dev/full")
     assert done.returncode == 1
     assert done.stdout.startswith(PROMPT)
-    assert done.stderr.startswith("error: could not write /proc/trace.html")
+    assert done.stderr.startswith("error: could not write /dev/full: No space left on device")
 
 
 def test_events_tell_of_the_trace_that_was_asked_for(run: Any, stories: str) -> None:

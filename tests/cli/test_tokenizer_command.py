@@ -103,6 +103,17 @@ def test_what_cannot_work_is_one_line(run: Any, files: list[str], tmp_path: Path
         assert not out.exists()
 
 
+@pytest.mark.parametrize("place", ["{here}/a.txt", "{here}/a.txt/below", "/proc/below"])
+def test_a_folder_that_cannot_be_made_is_refused_before_anything_is_read(
+    run: Any, files: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    monkeypatch.setattr("loquent.training.data.read_texts", lambda *_: pytest.fail("it was read"))
+    out = place.format(here=tmp_path)
+    done = run("tokenizer", "train", *files, "--out", out)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: --out {out} cannot be made: ")
+
+
 def test_a_folder_with_a_tokenizer_is_left_alone(run: Any, files: list[str], tmp_path: Path) -> None:
     out = tmp_path / "made"
     out.mkdir()

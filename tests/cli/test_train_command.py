@@ -13,6 +13,7 @@ from cli.training_folders import by_step, history, make_folder, scratch
 from loquent import AutoModelForCausalLM, AutoTokenizer
 from loquent.cli import training_options
 from loquent.training import TrainingArguments
+from loquent.training.arguments import OPTIMIZERS, SCHEDULES
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +127,9 @@ def test_an_adapter_is_trained_saved_and_merged(files: Path, trained: Path, tmp_
         (["--text", "story.txt", "--merge", "--out", "new"], "--merge is about an adapter. Pass --lora-rank"),
         (["--text", "story.txt", "--early-stop", "2", "--out", "new"], "Give eval_steps"),
         (["--text", "story.txt", "--warmup-steps", "2", "--warmup-ratio", "0.1", "--out", "new"], "say the same thing"),
-        (["--text", "story.txt", "--out", "story.txt"], "cannot be made"),
+        (["--text", "story.txt", "--out", "story.txt"], "story.txt cannot be made"),
+        (["--text", "story.txt", "--out", "story.txt/new"], "story.txt is a file. Name another folder."),
+        (["--text", "story.txt", "--out", "/proc"], "--out /proc cannot be written in"),
         (["--text", "story.txt", "--out", "tokenizer/.."], "holds a model that is of no run"),
         (["--text", "story.txt", "--eval-text", "story.txt", "--eval-share", "0.1", "--out", "new"], "Leave one out"),
     ],
@@ -154,6 +157,16 @@ def test_a_config_that_does_not_fit_the_tokenizer_is_refused(files: Path, tmp_pa
     assert (done.returncode, "has eos_token_id=9, and the tokenizer's EOS" in done.stderr) == (2, True)
 
 
+def test_a_compiler_that_is_missing_is_asked_for_before_data_are_read(
+    files: Path, tmp_path: Path, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("loquent.cli.training_data.DataOptions.examples", lambda *_: pytest.fail("they were read"))
+    done = run(*scratch(files, tmp_path / "out", "--compile"))
+    assert done.returncode == 2
+    assert "needs a C++ compiler on a CPU" in done.stderr
+
+
 def test_a_library_that_is_missing_is_named_at_once(
     files: Path, tmp_path: Path, run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -174,14 +187,13 @@ def test_a_library_that_is_missing_is_named_at_once(
 
 
 def test_every_field_of_the_arguments_is_an_option_with_the_same_default() -> None:
-    groups = [
-        training_options.StepOptions(),
-        training_options.LearningOptions(),
-        training_options.KeepingOptions(),
-        training_options.EffortOptions(),
-    ]
-    given = {name for group in groups for name in vars(group)}
+    steps, learning = training_options.StepOptions(), training_options.LearningOptions()
+    keeping, effort = training_options.KeepingOptions(), training_options.EffortOptions()
+    given = {name for group in (steps, learning, keeping, effort) for name in vars(group)}
     # These are said by --out, --resume, --max-length and --no-packing.
     elsewhere = {"output_dir", "resume_from_checkpoint", "max_length", "packing"}
     assert {field.name for field in fields(TrainingArguments)} - given == elsewhere
-    assert training_options.training_arguments(Path("out"), *groups) == TrainingArguments(Path("out"))  # type: ignore[arg-type]
+    made = training_options.training_arguments(Path("out"), steps, learning, keeping, effort)
+    assert made == TrainingArguments(Path("out"))
+    assert tuple(training_options.OptimizerName) == OPTIMIZERS
+    assert tuple(training_options.ScheduleName) == SCHEDULES

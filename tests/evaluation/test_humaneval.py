@@ -9,6 +9,7 @@ import math
 import re
 import sys
 from dataclasses import replace
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -290,7 +291,7 @@ def test_an_interrupted_run_goes_on_with_the_same_samples(model: Any, tmp_path: 
         file.write('{"task_id": "Tiny/')  # as it is left by a kill in the middle of a line
     assert write_completions(model, TINY, out, SAMPLING) == 4
     assert write_completions(model, TINY, out, SAMPLING) == 0
-    key = lambda line: (line["task_id"], line["sample"])  # noqa: E731
+    key = itemgetter("task_id", "sample")
     assert sorted(lines(out), key=key) == sorted(lines(whole), key=key)
     more = replace(SAMPLING, samples=3)  # more samples of the same
     assert write_completions(model, TINY, out, more) == 3

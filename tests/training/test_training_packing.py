@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -29,7 +31,7 @@ def examples_of(lengths: list[int], uncounted: list[bool] | None = None, vocabul
 
 
 @st.composite
-def settings(draw: st.DrawFn) -> tuple[Examples, int, dict[str, object]]:
+def settings(draw: st.DrawFn) -> tuple[Examples, int, dict[str, Any]]:
     lengths = draw(st.lists(st.integers(1, 60), min_size=1, max_size=12))
     marks = draw(st.lists(st.booleans(), min_size=1, max_size=9))
     examples = examples_of(lengths, marks)
@@ -47,14 +49,14 @@ def document_of(examples: Examples, token: int) -> int:
 
 @given(settings())
 def test_every_counted_token_is_predicted_once_behind_what_precedes_it(
-    setting: tuple[Examples, int, dict[str, object]],
+    setting: tuple[Examples, int, dict[str, Any]],
 ) -> None:
     examples, length, options = setting
     if not examples.counted_tokens:
         with pytest.raises(ArgumentError, match="The loss counts no token of the"):
-            Packs(examples, length, **options)  # type: ignore[arg-type]
+            Packs(examples, length, **options)
         return
-    packs = Packs(examples, length, **options)  # type: ignore[arg-type]
+    packs = Packs(examples, length, **options)
     batch = packs.batch(list(range(len(packs))))
     seen = []
     for row in range(len(packs)):
@@ -82,11 +84,11 @@ def test_every_counted_token_is_predicted_once_behind_what_precedes_it(
 
 
 @given(settings())
-def test_a_batch_is_its_rows_in_any_order(setting: tuple[Examples, int, dict[str, object]]) -> None:
+def test_a_batch_is_its_rows_in_any_order(setting: tuple[Examples, int, dict[str, Any]]) -> None:
     examples, length, options = setting
     if not examples.counted_tokens:
         return
-    packs = Packs(examples, length, **options)  # type: ignore[arg-type]
+    packs = Packs(examples, length, **options)
     order = np.random.default_rng(len(packs)).integers(0, len(packs), 5)
     batch = packs.batch(order)
     for row, pack in enumerate(order):
@@ -98,7 +100,7 @@ def test_a_batch_is_its_rows_in_any_order(setting: tuple[Examples, int, dict[str
 
 @given(settings())
 def test_pieces_are_what_cutting_one_document_after_another_gives(
-    setting: tuple[Examples, int, dict[str, object]],
+    setting: tuple[Examples, int, dict[str, Any]],
 ) -> None:
     examples, length, options = setting
     expected = []
@@ -115,7 +117,7 @@ def test_pieces_are_what_cutting_one_document_after_another_gives(
                 break
             begin = stop - 1
     if expected:
-        pieces = cut(examples, length, options["breaks"])  # type: ignore[arg-type]
+        pieces = cut(examples, length, options["breaks"])
         assert list(zip(pieces.starts.tolist(), pieces.stops.tolist(), pieces.counted.tolist())) == expected
 
 

@@ -11,10 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch._inductor import config as inductor
 
 from loquent import AutoModelForCausalLM, DogeConfig, DogeForCausalLM, DogeModel, GPT2Config, GPT2LMHeadModel
+from loquent.config.lora import LoraConfig
 from loquent.errors import ArgumentError, CheckpointError, ContextLengthError, TrainingError
 from loquent.training import Evaluated, Event, Examples, Finished, Saved, Started, Stepped, TrainingArguments, train
+from loquent.training.compiling import check_compiler
+from loquent.training.starting import adapt
 
 VOCABULARY = 60
 
@@ -197,6 +201,24 @@ class TestRefusals:
         with pytest.raises(CheckpointError, match="data was"):
             train(tiny(), documents(seed=2), arguments(tmp_path, resume_from_checkpoint=True))
 
+    def test_an_adapter_on_another_base_model(self, tmp_path: Path) -> None:
+        def adapted(seed: int, adapter: int = 0) -> DogeForCausalLM:
+            model = tiny(seed)
+            adapt(model, LoraConfig(r=2), adapter)
+            return model
+
+        first = adapted(0)
+        train(first, documents(), arguments(tmp_path, max_steps=6))
+        for other in (adapted(1), adapted(0).to(torch.bfloat16)):
+            with pytest.raises(CheckpointError, match=r"another way: base_model was '\w{32}' and is '\w{32}'\."):
+                train(other, documents(), arguments(tmp_path, resume_from_checkpoint=True))
+        with pytest.raises(CheckpointError, match=r"base_model was '\w{32}' and is None\."):
+            train(tiny(), documents(), arguments(tmp_path, resume_from_checkpoint=True))
+        # What is learned of the adapter is no part of it, nor is the random half that it began with.
+        for same in (first, adapted(0, adapter=7)):
+            assert train(same, documents(), arguments(tmp_path, max_steps=7, resume_from_checkpoint=True)).steps == 7
+            shutil.rmtree(tmp_path / "checkpoint-7")
+
     def test_no_checkpoint(self, tmp_path: Path) -> None:
         with pytest.raises(ArgumentError, match="has no checkpoint"):
             train(tiny(), documents(), arguments(tmp_path, resume_from_checkpoint=True))
@@ -233,6 +255,28 @@ class TestRefusals:
         short = GPT2LMHeadModel(GPT2Config(vocab_size=VOCABULARY, n_embd=16, n_layer=1, n_head=2, n_positions=16))
         with pytest.raises(ContextLengthError, match="max_length=24 exceeds the 16 positions"):
             train(short, documents(), arguments(tmp_path))
+
+    def test_muon_without_a_matrix_of_the_blocks(self, tmp_path: Path) -> None:
+        model = tiny()
+        for weight in model.stack.blocks.parameters():
+            weight.requires_grad = weight.dim() != 2
+        with pytest.raises(ArgumentError, match=r"optim='muon' moves the matrices of the blocks, and none of them"):
+            train(model, documents(), arguments(tmp_path / "muon", optim="muon"))
+        assert not (tmp_path / "muon").exists()
+        train(model, documents(), arguments(tmp_path / "adamw", max_steps=1))
+
+    def test_compiling_without_a_compiler(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("PATH", str(tmp_path))
+        with pytest.raises(
+            ArgumentError, match=r"torch_compile=True needs a C\+\+ compiler on a CPU, and .+ is not on"
+        ):
+            train(tiny(), documents(), arguments(tmp_path / "out", torch_compile=True))
+        assert not (tmp_path / "out").exists()
+        check_compiler("cuda:0")  # is not asked for one
+        named = tmp_path / "my-compiler"
+        named.touch(0o700)
+        with inductor.patch({"cpp.cxx": (None, str(named))}):
+            check_compiler("cpu")
 
     def test_data_that_do_not_fit(self, tmp_path: Path) -> None:
         with pytest.raises(ArgumentError, match=r"data has the id 59, but the model's vocabulary is 0 to 49"):

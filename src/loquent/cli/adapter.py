@@ -7,7 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
+from loquent.cli.destinations import check_folder
 from loquent.cli.failures import reported
+from loquent.cli.groups import command_group
 from loquent.cli.terminal import Terminal
 from loquent.cli.training_model import DtypeName
 from loquent.errors import ArgumentError
@@ -20,18 +22,7 @@ loquent adapter merge my-adapter --base openai-community/gpt2 --dtype float32 --
 
 [bold]Exit codes[/bold]: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
 
-adapter = typer.Typer(
-    name="adapter",
-    help="Work with LoRA adapters.",
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
-
-@adapter.callback()
-def root() -> None:
-    """Work with LoRA adapters."""
+adapter = command_group("adapter", "Work with LoRA adapters.")
 
 
 @adapter.command("merge", epilog=EPILOG)
@@ -60,6 +51,7 @@ def merge(
 
         if (out / "config.json").exists() or (out / "adapter_config.json").exists():
             raise ArgumentError(f"--out {out} holds a model already. Name another folder.")
+        check_folder("--out", out)
         hub: dict[str, Any] = {"local_files_only": offline}
         config = LoraConfig.from_pretrained(folder, **hub)
         name = base or config.base_model_name_or_path

@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-import typer
-
 from loquent.cli import evaluate_humaneval, evaluate_perplexity, evaluate_tasks
+from loquent.cli.groups import command_group
 from loquent.cli.options import with_groups
 
-app = typer.Typer(
-    name="eval",
-    help="Measure a model: perplexity of texts, the tasks of lm-eval, HumanEval.",
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+app = command_group("eval", "Measure a model: perplexity of texts, the tasks of lm-eval, HumanEval.")
 app.command("perplexity", epilog=evaluate_perplexity.EPILOG)(with_groups(evaluate_perplexity.perplexity))
 app.command("tasks", epilog=evaluate_tasks.EPILOG)(with_groups(evaluate_tasks.tasks))
 app.command("humaneval", epilog=evaluate_humaneval.EPILOG)(with_groups(evaluate_humaneval.humaneval))

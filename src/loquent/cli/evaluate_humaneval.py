@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from loquent.cli.destinations import check_file
 from loquent.cli.failures import reported
 from loquent.cli.loading import load_model
 from loquent.cli.memory import MemoryOptions
-from loquent.cli.options import ModelOptions, OutputOptions, PrecisionName
+from loquent.cli.options import ModelOptions, OutputOptions, PrecisionName, group_option
 from loquent.cli.progress import progress
 from loquent.cli.terminal import Terminal
 
@@ -29,10 +31,56 @@ loquent eval humaneval --problems HumanEval.jsonl.gz --out samples.jsonl --sampl
 _SAMPLING, _TESTS = "Sampling", "Tests"
 
 
+def _shown(panel: str, *names: str, **settings: Any) -> Any:
+    return group_option(panel, *names, show_default=True, **settings)
+
+
+@dataclass(frozen=True)
+class SamplingOptions:
+    """How completions are drawn: the fields of `Sampling`, but for the model's name."""
+
+    samples: Annotated[int, _shown(_SAMPLING, min=1, metavar="N", help="Completions of each problem.")] = 1
+    temperature: Annotated[float, _shown(_SAMPLING, "--temperature", "-t", min=0, metavar="X", help="0 is greedy.")] = (
+        0.2
+    )
+    top_p: Annotated[float, _shown(_SAMPLING, min=0, max=1, metavar="X", help="As for generate.")] = 0.95
+    max_new_tokens: Annotated[
+        int, _shown(_SAMPLING, "--max-new-tokens", "-n", min=1, metavar="N", help="The most to write.")
+    ] = 512
+    seed: Annotated[int, _shown(_SAMPLING, min=0, metavar="N", help="Makes draws repeatable.")] = 0
+
+
+@dataclass(frozen=True)
+class RunningOptions:
+    """Whether what the model wrote is run, and how."""
+
+    run_tests: Annotated[
+        bool | None,
+        group_option(
+            _TESTS,
+            "--run-tests/--no-tests",
+            help="Run what the model wrote, on this machine, confined. (default: ask in a terminal, else no)",
+        ),
+    ] = None
+    seconds: Annotated[int, _shown(_TESTS, min=1, metavar="N", help="Processor time of a test.")] = 3
+    workers: Annotated[
+        int | None,
+        group_option(_TESTS, min=1, metavar="N", help="Tests that run at once. (default: as many as processors)"),
+    ] = None
+
+    def ask(self) -> bool:
+        """Whether what the model wrote may be run: as the option says, or else somebody at a terminal."""
+        if self.run_tests is not None or not (sys.stdin.isatty() and sys.stderr.isatty()):
+            return bool(self.run_tests)
+        return typer.confirm("Run the code that the model wrote, which nobody has read, on this machine?", err=True)
+
+
 def humaneval(
     model: ModelOptions,
     memory: MemoryOptions,
     output: OutputOptions,
+    sampling: SamplingOptions,
+    tests: RunningOptions,
     problems: Annotated[
         Path, typer.Option("--problems", metavar="FILE", help="The problems: HumanEval.jsonl.gz as published.")
     ],
@@ -42,47 +90,6 @@ def humaneval(
             "--out", metavar="FILE", help="Where the completions are kept. What is there is not written again."
         ),
     ],
-    samples: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Completions of each problem.", rich_help_panel=_SAMPLING)
-    ] = 1,
-    temperature: Annotated[
-        float, typer.Option("--temperature", "-t", min=0, metavar="X", help="0 is greedy.", rich_help_panel=_SAMPLING)
-    ] = 0.2,
-    top_p: Annotated[
-        float, typer.Option(min=0, max=1, metavar="X", help="As for generate.", rich_help_panel=_SAMPLING)
-    ] = 0.95,
-    max_new_tokens: Annotated[
-        int,
-        typer.Option(
-            "--max-new-tokens", "-n", min=1, metavar="N", help="The most to write.", rich_help_panel=_SAMPLING
-        ),
-    ] = 512,
-    seed: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Makes draws repeatable.", rich_help_panel=_SAMPLING)
-    ] = 0,
-    run_tests: Annotated[
-        bool | None,
-        typer.Option(
-            "--run-tests/--no-tests",
-            help="Run what the model wrote, on this machine, confined. (default: ask in a terminal, else no)",
-            show_default=False,
-            rich_help_panel=_TESTS,
-        ),
-    ] = None,
-    seconds: Annotated[
-        int,
-        typer.Option(min=1, metavar="N", help="Processor time of a test.", rich_help_panel=_TESTS),
-    ] = 3,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            metavar="N",
-            help="Tests that run at once. (default: as many as processors)",
-            show_default=False,
-            rich_help_panel=_TESTS,
-        ),
-    ] = None,
 ) -> None:
     """Let a model write the functions of HumanEval, and say how many are right.
 
@@ -100,21 +107,26 @@ def humaneval(
         from loquent.evaluation.humaneval import Sampling, missing_completions, read_problems, write_completions
         from loquent.evaluation.humaneval.sandbox import require_sandbox
 
-        if run_tests:
+        if tests.run_tests:
             require_sandbox()
-        sampling = Sampling(_name(model), samples, temperature, top_p, max_new_tokens, seed)
+        drawn = Sampling(_name(model), **vars(sampling))
         wanted = read_problems(problems)
-        if missing_completions(wanted, out, sampling):
+        check_file("--out", out, "completions.jsonl")
+        check_file("--out", _results(out), "completions.jsonl")
+        if missing_completions(wanted, out, drawn):
             loaded = load_model(model, terminal, memory.kv_memory)
             with progress(terminal, "completions") as told:
-                write_completions(loaded, wanted, out, sampling, told, **memory.for_generation({}))
-        terminal.notice(f"{out}: {samples} completions for each of {len(wanted)} problems")
-        if run_tests is None:
-            run_tests = _asked()
-        if run_tests:
-            _test(terminal, wanted, out, sampling.samples, seconds, workers, output.json)
+                write_completions(loaded, wanted, out, drawn, told, **memory.for_generation({}))
+        terminal.notice(f"{out}: {drawn.samples} completions for each of {len(wanted)} problems")
+        if tests.ask():
+            _test(terminal, wanted, out, drawn.samples, tests, output.json)
         else:
             terminal.notice("The tests were not run: they run what the model wrote. --run-tests does it.")
+
+
+def _results(out: Path) -> Path:
+    """Where the results of some completions go."""
+    return out.with_suffix(f".results{out.suffix}")
 
 
 def _name(model: ModelOptions) -> str:
@@ -123,28 +135,15 @@ def _name(model: ModelOptions) -> str:
     return " ".join(part for part in (model.model or "default", model.revision, precision) if part)
 
 
-def _asked() -> bool:
-    """Whether somebody at a terminal lets the tests run."""
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        return False
-    return typer.confirm("Run the code that the model wrote, which nobody has read, on this machine?", err=True)
-
-
 def _test(
-    terminal: Terminal,
-    problems: list[Problem],
-    out: Path,
-    samples: int,
-    seconds: int,
-    workers: int | None,
-    as_json: bool,
+    terminal: Terminal, problems: list[Problem], out: Path, samples: int, options: RunningOptions, as_json: bool
 ) -> None:
     from loquent.evaluation.humaneval import Limits, pass_rates, run_tests
 
-    results = out.with_suffix(f".results{out.suffix}")
-    limits = Limits(seconds=seconds, patience=3.0 * seconds + 1)
+    results = _results(out)
+    limits = Limits(seconds=options.seconds, patience=3.0 * options.seconds + 1)
     with progress(terminal, "tests") as told:
-        found = run_tests(problems, out, results, limits=limits, workers=workers, progress=told)
+        found = run_tests(problems, out, results, limits=limits, workers=options.workers, progress=told)
     found = [line for line in found if line["sample"] < samples]  # of a file with more
     rates = {f"pass@{k}": rate for k, rate in pass_rates(found).items()}
     if as_json:

@@ -6,7 +6,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterable
-from enum import Enum
+from dataclasses import dataclass
 from functools import partial, reduce
 from operator import add
 from pathlib import Path
@@ -17,9 +17,10 @@ import typer
 from loquent.cli.failures import reported
 from loquent.cli.loading import load_model
 from loquent.cli.memory import MemoryOptions
-from loquent.cli.options import ModelOptions, OutputOptions
+from loquent.cli.options import ModelOptions, OutputOptions, group_option
 from loquent.cli.progress import progress
 from loquent.cli.terminal import Terminal
+from loquent.cli.training_data import FormatName
 from loquent.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -36,53 +37,89 @@ loquent eval perplexity --precision int4 --kv-bits 4 --json book.txt
 
 [bold]Exit codes[/bold]: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
 
-_WINDOWS = "Windows"
+_TEXTS, _WINDOWS = "Texts", "Windows"
 
 
-class DialogueFormatName(str, Enum):
-    """What `--dialogue-format` takes."""
+Sources = dict[str, Callable[["PreTrainedTokenizer"], "list[Document]"]]
+"""The documents of each file, once there is a tokenizer; what cannot be opened has been refused."""
 
-    template = "template"
-    eos = "eos"
+
+@dataclass(frozen=True)
+class TextOptions:
+    """What the files hold."""
+
+    count_ends: Annotated[
+        bool, group_option(_TEXTS, "--count-ends", help="Score the end token behind each document too.")
+    ] = False
+    field: Annotated[
+        str, group_option(_TEXTS, metavar="NAME", help="What the text is called in .jsonl files.", show_default=True)
+    ] = "text"
+    dialogues: Annotated[bool, group_option(_TEXTS, "--dialogues", help="The files are conversations, in .jsonl.")] = (
+        False
+    )
+    dialogue_format: Annotated[
+        FormatName,
+        group_option(_TEXTS, help="With --dialogues: by the chat template, or turns ended by EOS.", show_default=True),
+    ] = FormatName.template
+
+    def sources(self, files: list[Path]) -> Sources:
+        """The documents of the files, or of a pipe where there are none.
+
+        Raises:
+            ArgumentError: there is nothing to read, or conversations are asked for what only texts have.
+            DataError: a file cannot be read.
+        """
+        if not files and sys.stdin.isatty():
+            raise ArgumentError("a file is missing. Name one, as in: loquent eval perplexity book.txt")
+        if self.dialogues and (self.count_ends or not files):
+            raise ArgumentError("--dialogues takes files, and not --count-ends: its formats say which ends count.")
+        return _conversations(files, self.dialogue_format) if self.dialogues else self._texts(files)
+
+    def _texts(self, files: list[Path]) -> Sources:
+        from loquent.evaluation import document_of
+        from loquent.training.data import read_texts
+
+        def documents(texts: Iterable[str], tokenizer: PreTrainedTokenizer) -> list[Document]:
+            return [document_of(tokenizer, text, self.count_ends) for text in texts]
+
+        found = {str(path): read_texts([path], field=self.field) for path in files}
+        return {name: partial(documents, texts) for name, texts in (found or {"-": iter([_from_pipe()])}).items()}
+
+
+@dataclass(frozen=True)
+class WindowOptions:
+    """How long texts are cut."""
+
+    length: Annotated[
+        int | None,
+        group_option(
+            _WINDOWS,
+            metavar="N",
+            min=1,
+            help="How many tokens are read at once. (default: the model's positions, at most 2048)",
+        ),
+    ] = None
+    stride: Annotated[
+        int | None,
+        group_option(
+            _WINDOWS,
+            metavar="N",
+            min=1,
+            help="By how many a window moves on: fewer are slower, with more context. (default: half of --length)",
+        ),
+    ] = None
 
 
 def perplexity(
     model: ModelOptions,
     memory: MemoryOptions,
     output: OutputOptions,
+    texts: TextOptions,
+    windows: WindowOptions,
     files: Annotated[
         list[Path] | None,
         typer.Argument(metavar="FILE", help="Texts, or folders of them; none: the text from a pipe, one document."),
     ] = None,
-    length: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            min=1,
-            help="How many tokens are read at once. (default: the model's positions, at most 2048)",
-            show_default=False,
-            rich_help_panel=_WINDOWS,
-        ),
-    ] = None,
-    stride: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            min=1,
-            help="By how many a window moves on: fewer are slower, with more context. (default: half of --length)",
-            show_default=False,
-            rich_help_panel=_WINDOWS,
-        ),
-    ] = None,
-    count_ends: Annotated[
-        bool, typer.Option("--count-ends", help="Score the end token behind each document too.")
-    ] = False,
-    field: Annotated[str, typer.Option(metavar="NAME", help="What the text is called in .jsonl files.")] = "text",
-    dialogues: Annotated[bool, typer.Option("--dialogues", help="The files are conversations, in .jsonl.")] = False,
-    dialogue_format: Annotated[
-        DialogueFormatName,
-        typer.Option(help="With --dialogues: by the chat template, or turns ended by EOS."),
-    ] = DialogueFormatName.template,
 ) -> None:
     """Say how well a model predicts texts of any length.
 
@@ -97,15 +134,11 @@ def perplexity(
     """
     terminal = Terminal(output.quiet)
     with reported(terminal, output.debug):
-        if not files and sys.stdin.isatty():
-            raise ArgumentError("a file is missing. Name one, as in: loquent eval perplexity book.txt")
-        if dialogues and (count_ends or not files):
-            raise ArgumentError("--dialogues takes files, and not --count-ends: its formats say which ends count.")
         from loquent.evaluation import measured
 
-        sources = _conversations(files, dialogue_format) if dialogues and files else _texts(files, field, count_ends)
+        sources = texts.sources(files or [])
         loaded = load_model(model, terminal, memory.kv_memory)
-        options: dict[str, Any] = {"length": length, "stride": stride, **memory.for_generation({})}
+        options: dict[str, Any] = {**vars(windows), **memory.for_generation({})}
         begun, found = time.perf_counter(), dict[str, Any]()
         for name, documents in sources.items():
             with progress(terminal, name) as told:
@@ -116,30 +149,15 @@ def perplexity(
         terminal.notice(f"{tokens} tokens, {tokens / seconds:.1f} tokens/s")
 
 
-Sources = dict[str, Callable[["PreTrainedTokenizer"], "list[Document]"]]
-"""The documents of each file, once there is a tokenizer; what cannot be opened has been refused."""
-
-
-def _texts(files: list[Path] | None, field: str, count_ends: bool) -> Sources:
-    from loquent.evaluation import document_of
-    from loquent.training.data import read_texts
-
-    def documents(texts: Iterable[str], tokenizer: PreTrainedTokenizer) -> list[Document]:
-        return [document_of(tokenizer, text, count_ends) for text in texts]
-
-    found = {str(path): read_texts([path], field=field) for path in files or ()}
-    return {name: partial(documents, texts) for name, texts in (found or {"-": iter([_from_pipe()])}).items()}
-
-
 def _from_pipe() -> str:
     return sys.stdin.read().removesuffix("\n")
 
 
-def _conversations(files: list[Path], written: DialogueFormatName) -> Sources:
+def _conversations(files: list[Path], written: FormatName) -> Sources:
     from loquent.evaluation import conversation_documents
     from loquent.training.data import Dialogue, JoinedByEos, Templated, read_dialogues
 
-    kind = JoinedByEos if written is DialogueFormatName.eos else Templated
+    kind = JoinedByEos if written is FormatName.eos else Templated
 
     def documents(dialogues: Iterable[Dialogue], tokenizer: PreTrainedTokenizer) -> list[Document]:
         return conversation_documents(tokenizer, dialogues, kind.of(tokenizer))

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from loquent.cli.destinations import check_folder
 from loquent.cli.failures import reported
 from loquent.cli.options import PrecisionName
 from loquent.cli.terminal import Terminal
@@ -41,6 +42,7 @@ def quantize(
     with reported(terminal, debug):
         from loquent.native.loading import quantize as write
 
+        check_folder("OUT", folder)
         written = write(model, folder, precision.value, max_shard_size, revision=revision, local_files_only=offline)
         size = sum(path.stat().st_size for path in written.glob("*.safetensors"))
         terminal.notice(f"{written}: {size / 1e6:,.1f} MB of weights in {precision.value}")

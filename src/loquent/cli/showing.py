@@ -9,9 +9,10 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from loquent.cli.destinations import check_file, write_file
 from loquent.cli.options import group_option
 from loquent.cli.terminal import Terminal, is_styled
-from loquent.errors import ArgumentError, LoquentError
+from loquent.errors import ArgumentError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -73,9 +74,8 @@ class ShowOptions:
         for view in self.show or ():
             if not _is_there(view, model, options):
                 raise ArgumentError(f"--show {view.value} {_NEEDS[view]}")
-        if self.html is not None and (self.html.is_dir() or not self.html.absolute().parent.is_dir()):
-            reason = "is a folder" if self.html.is_dir() else "is in no folder that there is"
-            raise ArgumentError(f"--html {str(self.html)!r} {reason}. Name a file, such as trace.html.")
+        if self.html is not None:
+            check_file("--html", self.html, "trace.html")
 
     def draw(self, model: TextModel, traces: Sequence[Trace], terminal: Terminal) -> None:
         """Draw in the terminal, and write the page."""
@@ -87,10 +87,7 @@ class ShowOptions:
         if self.html is not None:
             from loquent.visual.html import page
 
-            try:
-                self.html.write_text(page(traces, texts), "utf-8")
-            except OSError as error:
-                raise LoquentError(f"could not write {self.html}: {error.strerror}") from None
+            write_file(self.html, page(traces, texts))
             terminal.notice(f"Drawn in {self.html}.")
 
     def _to_terminal(self, traces: Sequence[Trace], texts: Any) -> None:

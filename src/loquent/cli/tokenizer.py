@@ -10,7 +10,9 @@ from typing import Annotated, Any
 
 import typer
 
+from loquent.cli.destinations import check_folder
 from loquent.cli.failures import reported
+from loquent.cli.groups import command_group
 from loquent.cli.terminal import Terminal
 from loquent.errors import ArgumentError
 
@@ -23,20 +25,9 @@ loquent tokenizer train --text a.txt.xz --text b.jsonl --dialogues talks.jsonl -
 
 [bold]Exit codes[/bold]: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
 
-tokenizer = typer.Typer(
-    name="tokenizer",
-    help="Make tokenizers.",
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+tokenizer = command_group("tokenizer", "Make tokenizers.")
 # How many characters are read between two remarks.
 _TOLD_EVERY = 1_000_000
-
-
-@tokenizer.callback()
-def root() -> None:
-    """Make tokenizers."""
 
 
 def _files(about: str) -> Any:
@@ -87,6 +78,7 @@ def train(
     with reported(terminal, debug):
         from loquent.tokenization.training import train_tokenizer
 
+        check_folder("--out", out)
         _check_new(out)
         progress = _Progress(terminal)
         made = train_tokenizer(

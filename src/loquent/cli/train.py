@@ -18,7 +18,7 @@ from loquent.cli.training_data import DataOptions
 from loquent.cli.training_display import Display, display_for
 from loquent.cli.training_model import BeginningOptions, LoraOptions
 from loquent.cli.training_options import EffortOptions, KeepingOptions, LearningOptions, StepOptions, training_arguments
-from loquent.cli.training_run import Beginning, begin, check_folder, run
+from loquent.cli.training_run import Beginning, begin, prepare_folder, run
 from loquent.errors import ArgumentError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def train(
         adapter = lora.config()
         arguments = training_arguments(out, steps, learning, keeping, effort, packing=data.packing)
         _check_extras(tensorboard)
-        check_folder(out, resume)
+        prepare_folder(out, resume)
         beginning = begin(model, adapter, effort, arguments.replace(resume_from_checkpoint="auto" if resume else False))
         beginning = beginning.fitted(data.max_length)
         data.written_as(beginning.tokenizer)

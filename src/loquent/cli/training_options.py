@@ -8,12 +8,27 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from loquent.cli.options import group_option
-from loquent.training.arguments import OPTIMIZERS, SCHEDULES, TrainingArguments
+from loquent.training.arguments import TrainingArguments
 
 _STEPS, _LEARNING, _KEEPING, _EFFORT = "Steps", "Learning", "Checks and checkpoints", "Memory and speed"
 
-OptimizerName = Enum("OptimizerName", {name: name for name in OPTIMIZERS}, type=str)  # type: ignore[misc]
-ScheduleName = Enum("ScheduleName", {name: name for name in SCHEDULES}, type=str)  # type: ignore[misc]
+
+class OptimizerName(str, Enum):
+    """What `--optim` takes."""
+
+    adamw = "adamw"
+    muon = "muon"
+
+
+class ScheduleName(str, Enum):
+    """What `--lr-scheduler-type` takes."""
+
+    cosine = "cosine"
+    linear = "linear"
+    constant = "constant"
+    warmup_stable_decay = "warmup_stable_decay"
+
+
 _OPTIMIZER, _SCHEDULE = OptimizerName(TrainingArguments.optim), ScheduleName(TrainingArguments.lr_scheduler_type)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from loquent.cli.destinations import check_folder
 from loquent.cli.training_model import BeginningOptions
 from loquent.cli.training_options import EffortOptions
 from loquent.errors import ArgumentError
@@ -24,16 +25,14 @@ _OF_MODELS = ("config.json", "adapter_config.json")
 _OF_ADAPTERS = ("adapter_config.json", "adapter_model.safetensors")
 
 
-def check_folder(out: Path, resume: bool) -> None:
+def prepare_folder(out: Path, resume: bool) -> None:
     """Make the output folder, unless something is in it that a run would mix with its own.
 
     Raises:
-        ArgumentError: it holds a run that is not to be resumed, or a model of no run, or cannot be made.
+        ArgumentError: it holds a run that is not to be resumed, or a model of no run, or cannot be made or written in.
     """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ArgumentError(f"--out {out} cannot be made: {error.strerror}. Name another folder.") from error
+    check_folder("--out", out)
+    out.mkdir(parents=True, exist_ok=True)
     holds_run = (out / HISTORY).exists() or any(out.glob("checkpoint-*"))
     if holds_run and not resume:
         raise ArgumentError(f"--out {out} holds a run. Pass --resume to go on with it, or name another folder.")
@@ -55,14 +54,15 @@ class Beginning:
         """With packs as long as asked for, or as TrainingArguments and the model's positions let them be.
 
         Raises:
+            ArgumentError: the optimizer has nothing to move, or there is no compiler where one is needed.
             ContextLengthError: the model has fewer positions.
         """
-        from loquent.training.running import check_length
+        from loquent.training.running import check_arguments
 
         positions = self.model.decoder.max_positions
         usual = self.arguments.max_length if positions is None else min(self.arguments.max_length, positions)
         arguments = self.arguments.replace(max_length=max_length or usual)
-        check_length(self.model, arguments.max_length)
+        check_arguments(self.model, arguments)
         return replace(self, arguments=arguments)
 
     def merge(self) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -27,8 +27,13 @@ def identity_of(model: Identified) -> str:
 
     It costs little for a large model. Weights that differ in rows outside the samples alone have an equal digest.
     """
-    digest = hashlib.blake2b(repr(model.decoder).encode(), digest_size=16)
-    for name, kind, rows in sorted(model.sampled_weights(), key=lambda weight: weight[0]):
+    return digest_of(model.decoder, model.sampled_weights())
+
+
+def digest_of(decoder: Decoder, weights: Iterable[tuple[str, str, NDArray[np.float32]]]) -> str:
+    """A digest of a composition and of samples of weights (name, type, rows), in whatever order they come."""
+    digest = hashlib.blake2b(repr(decoder).encode(), digest_size=16)
+    for name, kind, rows in sorted(weights, key=lambda weight: weight[0]):
         digest.update(f"{name} {kind} {rows.shape}".encode())
         digest.update(np.ascontiguousarray(rows).data.cast("B"))
     return digest.hexdigest()

@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -43,7 +43,7 @@ class Progress:
         worse: evaluations since then.
         untold_loss, untold_counted: the loss, and over how many tokens, of the steps that listeners are not told yet.
         due: whether the evaluation that belongs to this step is still to be made.
-        course: what a run cannot go on with other values of, such as the data's hash.
+        course: what a run cannot go on with other values of, such as hashes of the data and of an adapter's base model.
     """
 
     step: int = 0
@@ -126,8 +126,11 @@ class Checkpoints:
         except (ValueError, TypeError) as error:
             raise CheckpointError(f"{folder / _PROGRESS} is damaged: {error}. Resume from an earlier one.") from error
         known = progress.course or {}
-        differing = [f"{name} was {known.get(name)!r} and is {value!r}" for name, value in course.items()]
-        differing = [text for text, name in zip(differing, course) if known.get(name) != course[name]]
+        differing = [
+            f"{name} was {known.get(name)!r} and is {course.get(name)!r}"
+            for name in {**course, **known}
+            if known.get(name) != course.get(name)
+        ]
         if differing:
             raise CheckpointError(
                 f"{folder} is of a run that went another way: {'; '.join(differing)}. Repeat these as they were, or "
@@ -161,8 +164,7 @@ class Checkpoints:
 
     def _load_optimizers(self, path: Path) -> None:
         try:
-            with safe_open(path, "pt") as file:
-                stored = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # it is no mapping
+            stored = load_file(path)
         except (OSError, SafetensorError) as error:
             raise CheckpointError(
                 f"{path} is missing or damaged: {error}. Resume from an earlier checkpoint."

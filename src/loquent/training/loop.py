@@ -13,8 +13,11 @@ import torch
 from torch.nn.utils import clip_grad_norm_
 
 from loquent.errors import ArgumentError, TrainingError
+from loquent.generation.identity import digest_of
+from loquent.torch.identity import sampled_base_weights
 from loquent.training.arguments import TrainingArguments
 from loquent.training.checkpoints import Checkpoints, Progress
+from loquent.training.compiling import compile_blocks, release_blocks
 from loquent.training.data.examples import Ints
 from loquent.training.data.order import Order
 from loquent.training.data.packing import Packs
@@ -85,9 +88,16 @@ class Run:
         self.checkpoints = Checkpoints(
             Path(arguments.output_dir), model, self.optimizers, tokenizer, arguments.save_total_limit
         )
-        course = {"data": packs.fingerprint(), "packs_per_step": rows, "seed": arguments.seed, "optim": arguments.optim}
-        self.course: dict[str, Any] = course
-        self.progress = Progress(course=course)
+        self.course: dict[str, Any] = {
+            "data": packs.fingerprint(),
+            "packs_per_step": rows,
+            "seed": arguments.seed,
+            "optim": arguments.optim,
+        }
+        if model.peft_config:
+            # Its checkpoints hold the adapter alone.
+            self.course["base_model"] = digest_of(model.decoder, sampled_base_weights(model))
+        self.progress = Progress(course=self.course)
         self.losses: list[float] = []
         self.evaluations: list[Evaluated] = []
         self._window = _Window()
@@ -128,19 +138,14 @@ class Run:
         if arguments.gradient_checkpointing:
             model.gradient_checkpointing_enable()
         if arguments.torch_compile:
-            # Each block is compiled by itself, since each is told its number.
-            limit = max(torch._dynamo.config.recompile_limit, 4 * len(model.stack.blocks))
-            torch._dynamo.config.recompile_limit = limit
-            for block in model.stack.blocks:
-                block.compile(dynamic=False)
+            compile_blocks(model)
 
     def _release(self, was_checkpointing: bool) -> None:
         """Bring the model into the state that generating needs."""
         self.model.eval()
         if not was_checkpointing:
             self.model.gradient_checkpointing_disable()
-        for block in self.model.stack.blocks:
-            block._compiled_call_impl = None  # what `compile` sets, and nothing takes back
+        release_blocks(self.model)
 
     def _resume(self) -> None:
         wanted, steps = self.arguments.resume_from_checkpoint, self.checkpoints.steps()

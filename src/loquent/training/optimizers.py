@@ -15,22 +15,35 @@ if TYPE_CHECKING:
     from loquent.torch.model import PreTrainedModel
 
 
+def check_optimizer(model: PreTrainedModel, arguments: TrainingArguments) -> None:
+    """Refuse an optimizer that would have nothing to move.
+
+    Raises:
+        ArgumentError: nothing is trainable, or nothing that Muon moves, or this torch has no Muon.
+    """
+    if not _trainable(model):
+        raise ArgumentError("model has no parameter with requires_grad=True: there is nothing to train.")
+    if arguments.optim == "adamw":
+        return
+    if not hasattr(torch.optim, "Muon"):
+        raise ArgumentError(f"optim='muon' needs PyTorch 2.9 or newer, this is {torch.__version__}. Use optim='adamw'.")
+    if not _matrices(model):
+        raise ArgumentError(
+            "optim='muon' moves the matrices of the blocks, and none of them has requires_grad=True. Use optim='adamw'."
+        )
+
+
 def make_optimizers(model: PreTrainedModel, arguments: TrainingArguments) -> list[Optimizer]:
     """What moves the model's trainable parameters.
 
     Raises:
-        ArgumentError: nothing is trainable, or this torch has no such optimizer.
+        ArgumentError: as `check_optimizer`.
     """
-    trainable = [weight for weight in model.parameters() if weight.requires_grad]
-    if not trainable:
-        raise ArgumentError("model has no parameter with requires_grad=True: there is nothing to train.")
+    check_optimizer(model, arguments)
     if arguments.optim == "adamw":
-        return [_adamw(trainable, arguments)]
-    if not hasattr(torch.optim, "Muon"):
-        raise ArgumentError(f"optim='muon' needs PyTorch 2.9 or newer, this is {torch.__version__}. Use optim='adamw'.")
-    inside = {id(weight) for weight in model.stack.blocks.parameters()}
-    matrices = [weight for weight in trainable if id(weight) in inside and weight.dim() == 2]
-    others = [weight for weight in trainable if id(weight) not in {id(matrix) for matrix in matrices}]
+        return [_adamw(_trainable(model), arguments)]
+    matrices = _matrices(model)
+    others = [weight for weight in _trainable(model) if id(weight) not in {id(matrix) for matrix in matrices}]
     muon = torch.optim.Muon(
         matrices,
         lr=arguments.learning_rate,
@@ -39,6 +52,15 @@ def make_optimizers(model: PreTrainedModel, arguments: TrainingArguments) -> lis
         adjust_lr_fn="match_rms_adamw",
     )
     return [muon, _adamw(others, arguments)] if others else [muon]
+
+
+def _trainable(model: PreTrainedModel) -> list[nn.Parameter]:
+    return [weight for weight in model.parameters() if weight.requires_grad]
+
+
+def _matrices(model: PreTrainedModel) -> list[nn.Parameter]:
+    """What Muon moves."""
+    return [weight for weight in model.stack.blocks.parameters() if weight.requires_grad and weight.dim() == 2]
 
 
 def _adamw(weights: list[nn.Parameter], arguments: TrainingArguments) -> Optimizer:

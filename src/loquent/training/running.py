@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING
 from loquent.errors import ArgumentError, ContextLengthError
 from loquent.torch.causal import CausalLM
 from loquent.training.arguments import TrainingArguments
+from loquent.training.compiling import check_compiler
 from loquent.training.data.encoding import line_breaks
 from loquent.training.data.examples import Examples
 from loquent.training.data.packing import Packs
+from loquent.training.devices import device_of_process
 from loquent.training.events import Listener
 from loquent.training.loop import Run, TrainingResult
+from loquent.training.optimizers import check_optimizer
 
 if TYPE_CHECKING:
     from loquent.tokenization import PreTrainedTokenizer
@@ -59,22 +62,28 @@ def train(
             raise ArgumentError(f"{name} is a {type(examples).__name__}. Pass Examples, as encode_texts() gives them.")
     if evaluation is None and arguments.eval_steps:
         raise ArgumentError(f"{arguments.eval_steps=} needs held-out documents. Pass evaluation, or leave it out.")
-    check_length(model, arguments.max_length)
+    check_arguments(model, arguments)
     _check_vocabulary(model, data)
     packs = _packs(data, arguments, tokenizer)
     held_out = None if evaluation is None else _packs(evaluation, arguments, tokenizer)
     return Run(model, packs, arguments, held_out, tokenizer, listeners).run()
 
 
-def check_length(model: CausalLM, max_length: int) -> None:
-    """Refuse packs that are longer than the model can read.
+def check_arguments(model: CausalLM, arguments: TrainingArguments) -> None:
+    """Refuse what cannot work with a model on this machine; what takes the data to know is `train`'s.
 
     Raises:
-        ContextLengthError: its positions are learned, and there are fewer.
+        ArgumentError: there is nothing that the optimizer could move, or no compiler for `torch_compile`.
+        ContextLengthError: its positions are learned, and packs are longer.
     """
     learned = model.decoder.learned_positions
-    if learned is not None and max_length > learned.count:
-        raise ContextLengthError(f"max_length={max_length} exceeds the {learned.count} positions that the model has.")
+    if learned is not None and arguments.max_length > learned.count:
+        raise ContextLengthError(
+            f"max_length={arguments.max_length} exceeds the {learned.count} positions that the model has."
+        )
+    check_optimizer(model, arguments)
+    if arguments.torch_compile:
+        check_compiler(device_of_process(str(model.device)))
 
 
 def _check_vocabulary(model: CausalLM, data: Examples) -> None:

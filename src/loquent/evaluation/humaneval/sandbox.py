@@ -19,6 +19,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 from loquent.errors import ArgumentError
@@ -151,9 +152,7 @@ def why_unavailable() -> str | None:
         return f"{sys.platform} has no seccomp filters"
     if platform.machine() not in confined.CALLS:
         return f"the system calls of {platform.machine()} are not known"
-    try:
-        import resource  # noqa: F401
-    except ImportError:
+    if find_spec("resource") is None:
         return "this Python cannot limit resources"
     try:
         found = run_program(_PROBE, Limits(patience=60))

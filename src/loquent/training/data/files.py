@@ -7,14 +7,14 @@ import gzip
 import json
 import lzma
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from loquent.errors import DataError
 
-_OPENERS = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}
+_OPENERS: Mapping[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}
 TEXT = (".txt",)
 JSON_LINES = (".jsonl", ".json")
 
@@ -127,7 +127,7 @@ def _is_shown(file: Path, folder: Path) -> bool:
 
 
 def _opened(path: Path) -> IO[bytes]:
-    opened: IO[bytes] = _OPENERS.get(path.suffix, open)(path, "rb")  # type: ignore[operator]
+    opened: IO[bytes] = _OPENERS.get(path.suffix, open)(path, "rb")
     return opened
 
 
