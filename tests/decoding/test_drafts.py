@@ -24,7 +24,7 @@ def returned(generator: Generator[Any, Any, Any]) -> Any:
 
 def looked_up(text: list[int], longest: int, count: int, ends: tuple[int, ...] = ()) -> list[int]:
     proposals = returned(LookupDraft(longest, ends).propose(np.array(text), count))
-    assert all(proposal.probabilities is None for proposal in proposals)
+    assert all(proposal.odds is None for proposal in proposals)
     return [proposal.token for proposal in proposals]
 
 

@@ -14,7 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.toy import ToyBackend
+from engine.toy import SelectingToy, ToyBackend
 from loquent.decoding.drafts import Draft, LookupDraft, ModelDraft
 from loquent.decoding.drafts.base import Drafting
 from loquent.decoding.pace import Adaptive, Constant, Heuristic, Pace
@@ -306,11 +306,14 @@ def always_the_same(engine: Engine) -> tuple[Callable[[Task], Draft], tuple[Read
     ids=["as they are", "temperature and top-k", "repetition penalty"],
 )
 @pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("selects", [False, True], ids=["by the rules", "by the backend"])
 def test_sampling_with_drafts_draws_from_the_models_distribution(
-    name: str, adjust: Callable[[np.ndarray, list[int]], np.ndarray], rules: tuple[Rule, ...]
+    selects: bool, name: str, adjust: Callable[[np.ndarray, list[int]], np.ndarray], rules: tuple[Rule, ...]
 ) -> None:
     prompt, vocabulary = [3, 1, 2, 3, 1, 0, 3], 4
-    engine = Engine(ToyBackend(vocabulary))
+    if selects:
+        core = pytest.importorskip("loquent.native._core", reason="the native core is not built")
+    engine = Engine(SelectingToy(core.choose, vocabulary=vocabulary) if selects else ToyBackend(vocabulary))
     draft, readers = KINDS[name](engine)
     sampled = Decoding(one_by_one, Stopping(LENGTH), rules, sampled=True)
     handles = [

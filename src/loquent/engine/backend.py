@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -60,6 +60,8 @@ class Forward:
     logits: Array  # (scored rows, vocabulary), float32
     hidden: Mapping[int, Array] = field(default_factory=dict)  # layer -> (rows, width), those that were asked for
     chosen: Sequence[Chosen | None] = ()  # the answer to each segment's choice, None where it has none; () where no has
+    # Where the backend `selects`: the answer to another choice, from row i of the logits, which stays as it is.
+    choose: Callable[[int, Choice], Chosen] | None = None
 
 
 class Store(Protocol):

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loquent.cache import PLAIN, StoreKind
+from loquent.decoding.choice import Choice, Chosen
 from loquent.engine.backend import Array, Forward, Segment, Store, check_depth, check_layers, check_states
 from loquent.engine.host_memory import free_host_memory
 from loquent.errors import ArgumentError
@@ -175,7 +176,8 @@ class NativeBackend:
         logits, hidden, chosen = made.lowered.plan.run(store.memory, segments, made.tables.of(segments), hidden_layers)
         # There are none where every wanted row has been chosen from.
         rows = self._no_rows if logits is None else self._as_array(logits)
-        return Forward(rows, {layer: self._as_array(state) for layer, state in hidden.items()}, chosen)
+        states = {layer: self._as_array(state) for layer, state in hidden.items()}
+        return Forward(rows, states, chosen, None if logits is None else _Rows(logits).choose)
 
     def head(self, states: Array) -> Array:
         """The logits (rows, vocabulary) of hidden states (rows, width), without the final norm.
@@ -209,6 +211,17 @@ class NativeBackend:
     def profile(self) -> list[tuple[str, int, float]]:
         """The operations since the last call: name, calls, seconds. Collecting starts with the first call."""
         return self._made.lowered.plan.profile()
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Rows:
+    """The logits of a run, (rows, vocabulary), until the next one."""
+
+    logits: NDArray[np.float32]
+
+    def choose(self, row: int, choice: Choice) -> Chosen:
+        chosen: Chosen = core().choose(self.logits[row].copy(), choice)  # of which choosing leaves nothing
+        return chosen
 
 
 def _as_it_is(rows: NDArray[np.float32]) -> Array:
