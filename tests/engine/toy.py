@@ -71,7 +71,7 @@ class ToyBackend:
 
     tied = False
     selects = False
-    free_rows = 8
+    free_rows, host_work, row_work = 8, 0, 0
 
     def __init__(
         self, vocabulary: int = 11, seed: int = 0, max_positions: int | None = None, window: int | None = None

@@ -137,6 +137,14 @@ class Backend(Protocol):
     def free_rows(self) -> int:
         """How many rows a pass takes in about the time of one, roughly: what its computing has left beside memory."""
 
+    @property
+    def host_work(self) -> int:
+        """What a pass for a request takes besides its multiplications, in as many of them: launching it, the engine."""
+
+    @property
+    def row_work(self) -> int:
+        """What drawing a token from a row takes outside the pass, in multiplications: 0 where it `selects`."""
+
     def describe(self) -> str:
         """What runs the model, in a few words for people."""
 
