@@ -58,7 +58,7 @@ class NoModel:
     """A backend that gives the same rows and the same answers at once."""
 
     vocabulary, max_positions, incremental, layers = VOCABULARY, None, True, 1
-    tied, multiplications, free_rows = True, 1, 1
+    tied, multiplications, free_rows, host_work, row_work = True, 1, 1, 0, 0
 
     def __init__(self, selects: bool) -> None:
         self.selects = selects

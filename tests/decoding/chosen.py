@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from loquent.decoding.arrays import log_softmax
-from loquent.decoding.choice import NO_NUMBERS, NOTHING_LEFT, Choice, Chosen
+from loquent.decoding.choice import NO_NUMBERS, NOTHING_LEFT, Choice, Chosen, Drafted
 from loquent.decoding.random import Purpose, uniform
 from loquent.decoding.rules import (
     Context,
@@ -19,6 +19,8 @@ from loquent.decoding.rules import (
     apply_rules,
 )
 from loquent.decoding.selection import best, drawn, most_likely
+from loquent.decoding.verification import verdicts
+from loquent.decoding.wants import Odds, Proposal, Verify
 
 
 def choose(row: np.ndarray, choice: Choice) -> Chosen:
@@ -34,9 +36,34 @@ def choose(row: np.ndarray, choice: Choice) -> Chosen:
     if choice.best:
         [found] = best(scores, [choice.best])
         return found.tokens, found.scores.astype(np.float32)
+    if choice.draft:
+        return drafted(scores, choice)
+    if choice.sampled and choice.offer is not None:
+        return verified(scores, choice, choice.offer)
     if choice.sampled:
         return int(drawn(scores, [uniform(choice.seed, choice.position, Purpose.DRAW)])[0])
     return int(most_likely(scores)[0])
+
+
+def drafted(scores: np.ndarray, choice: Choice) -> Drafted | str:
+    weights = np.exp(scores[0].astype(np.float64) - scores.max())
+    odds = Odds.of(weights / weights.sum())
+    if scores.max() == np.inf:
+        return NO_NUMBERS
+    if choice.sampled:
+        token = int(drawn(scores, [uniform(choice.seed, choice.position, Purpose.DRAFT)])[0])
+        return token, odds.tokens, odds.probabilities
+    token = int(most_likely(scores)[0])
+    return token, np.array([token]), np.array([odds.probability(token)])
+
+
+def verified(scores: np.ndarray, choice: Choice, offer: Proposal) -> int:
+    verdict = verdicts(
+        np.concatenate([scores, scores]),
+        Verify((offer,)),
+        lambda row, purpose: uniform(choice.seed, choice.position, purpose),
+    )
+    return offer.token if verdict.accepted else verdict.token
 
 
 def _rules(choice: Choice) -> list[Rule]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from loquent.decoding.drafts import LookupDraft
 from loquent.decoding.drafts.universal import Tongue
-from loquent.decoding.pace import Adaptive, Constant, Heuristic, Kept, Pace
+from loquent.decoding.pace import Adaptive, Constant, Costs, Heuristic, Kept, Pace
 
 
 def returned(generator: Generator[Any, Any, Any]) -> Any:
@@ -24,7 +24,7 @@ def returned(generator: Generator[Any, Any, Any]) -> Any:
 
 def looked_up(text: list[int], longest: int, count: int, ends: tuple[int, ...] = ()) -> list[int]:
     proposals = returned(LookupDraft(longest, ends).propose(np.array(text), count))
-    assert all(proposal.probabilities is None for proposal in proposals)
+    assert all(proposal.odds is None for proposal in proposals)
     return [proposal.token for proposal in proposals]
 
 
@@ -73,39 +73,58 @@ def drafted(pace: Pace, share: float, rounds: int, company: int = 1) -> list[int
 
 
 def test_drafts_grow_with_what_stands_and_shrink_with_what_falls() -> None:
-    good, middling, bad = (np.mean(drafted(Adaptive(16, 0.1, 32), share, 200)[20:]) for share in (0.99, 0.7, 0.3))
+    good, middling, bad = (
+        np.mean(drafted(Adaptive(16, Costs(32, draft=0.1)), share, 200)[20:]) for share in (0.99, 0.7, 0.3)
+    )
     assert good > 8 > middling > bad
-    assert drafted(Adaptive(5, 0.1, 32), 1.0, 50)[-1] == 5
-    pace = Adaptive(16, 0.1, 32)
+    assert drafted(Adaptive(5, Costs(32, draft=0.1)), 1.0, 50)[-1] == 5
+    pace = Adaptive(16, Costs(32, draft=0.1))
     drafted(pace, 1.0, 60)
     assert np.mean(drafted(pace, 0.0, 80)[40:]) < 0.2
 
 
 def test_drafts_that_fall_are_given_up_but_for_ever_fewer_tries() -> None:
-    pace = Adaptive(10, 0.4, 8)
+    pace = Adaptive(10, Costs(8, draft=0.4))
     counts = drafted(pace, 0.0, 600)
     assert sum(counts) < 20
     assert drafted(pace, 1.0, 600)[-1] > 2
 
 
 def test_where_no_draft_can_pay_none_is_tried() -> None:
-    counts = drafted(Adaptive(10, 0.4, 6), 1.0, 100, company=16)
+    counts = drafted(Adaptive(10, Costs(6, draft=0.4)), 1.0, 100, company=16)
     assert sum(counts) == 0
-    assert drafted(Adaptive(10, 0.4, 6), 1.0, 100)[-1] > 0
+    assert drafted(Adaptive(10, Costs(6, draft=0.4)), 1.0, 100)[-1] > 0
     assert Constant(4).count(16) == 4
 
 
 def test_drafts_that_cost_nothing_pay_in_a_batch_too_but_fewer_of_them() -> None:
-    alone, few, many = (drafted(Adaptive(10, 0.0, 8), 1.0, 200, company)[-1] for company in (1, 8, 64))
-    assert (alone, many) == (10, 10)  # where computing takes all of the time anyway, a row more costs what it gives
+    alone, few, many = (drafted(Adaptive(10, Costs(8, draft=0.0)), 1.0, 200, company)[-1] for company in (1, 8, 64))
+    assert (alone, many) == (10, 0)  # where computing takes all of the time, a row more costs all that it can give
     assert few > 2
-    assert sum(drafted(Adaptive(10, 0.0, 8), 0.5, 200, company=64)) < 20
+    assert sum(drafted(Adaptive(10, Costs(8, draft=0.0)), 0.5, 200, company=64)) < 20
+
+
+def test_what_the_host_does_for_each_token_counts() -> None:
+    cheap, dear = Costs(4, host=0.01, draft=0.1, draft_host=0.01), Costs(4, host=0.6, draft=0.1, draft_host=0.6)
+    assert np.mean(drafted(Adaptive(10, cheap), 0.6, 200)) > 1
+    assert np.mean(drafted(Adaptive(10, dear), 0.6, 200)) < 0.4
+    # A lookup has no passes of its own; the larger part the host has in a pass, the more one pass less is worth.
+    assert np.mean(drafted(Adaptive(10, Costs(4, host=0.6)), 0.6, 200)) > 1
+    assert Costs(4, row=0.5).round(1, 2) == pytest.approx(Costs(4).round(1, 2) + 3 * 0.5)
+    assert Costs(4, row=0.5, draft=0.1).round(1, 2) == pytest.approx(Costs(4, draft=0.1).round(1, 2) + 5 * 0.5)
+
+
+def test_drafts_that_gain_less_than_is_asked_are_not_made() -> None:
+    costs = Costs(4, host=0.1, draft=0.12, draft_host=0.1)
+    eager, wary = (np.mean(drafted(Adaptive(10, costs, gain), 0.7, 300)) for gain in (1.05, 1.5))
+    assert eager > 3 * wary
+    assert sum(drafted(Adaptive(10, costs, 2.5), 1.0, 300)) == 0  # not even tried
 
 
 def test_the_best_count_is_that_of_the_papers_formula() -> None:
     # Leviathan et al., theorem 3.8: (1 - a**(k + 1)) / ((1 - a) * (k * c + 1)); rows are free here.
     for share, cost, best in [(0.8, 0.05, None), (0.6, 0.2, None), (0.9, 0.02, None)]:
-        pace = Adaptive(30, cost + 0.03, 10**9)
+        pace = Adaptive(30, Costs(10**9, draft=cost + 0.03))
         speeds = [(1 - share ** (k + 1)) / ((1 - share) * (k * (cost + 0.06) + 1)) for k in range(31)]
         best = int(np.argmax(speeds))
         assert abs(pace._optimum(share, 1) - best) <= 1

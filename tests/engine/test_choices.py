@@ -16,6 +16,8 @@ from decoding.chosen import choose
 from engine.test_engine import assert_nothing_held, finish
 from engine.toy import SelectingToy, ToyBackend
 from loquent.decoding.choice import Choice
+from loquent.decoding.drafts import ModelDraft
+from loquent.decoding.pace import Constant
 from loquent.decoding.rules import (
     BadWords,
     Custom,
@@ -32,7 +34,7 @@ from loquent.decoding.rules import (
     TopP,
 )
 from loquent.decoding.stopping import Stopping
-from loquent.decoding.strategies import beam_search, one_by_one
+from loquent.decoding.strategies import beam_search, one_by_one, speculate
 from loquent.decoding.task import Decoding, Read, Strategy, Task
 from loquent.decoding.wants import Scores, Top
 from loquent.engine import Engine
@@ -224,6 +226,46 @@ def test_more_candidates_than_there_are_tokens(chooser: Callable[..., Any]) -> N
     wide = replace(BEAM, strategy=partial(beam_search, width=30, length_penalty=1.0, early_stopping=False), branches=30)
     selected = results(Engine(SelectingToy(chooser)), [([1, 2], wide)])
     assert selected == results(Engine(ToyBackend()), [([1, 2], wide)])
+
+
+def drafting(decoding: Decoding, make: Callable[..., ToyBackend]) -> tuple[Engine, Decoding]:
+    """An engine whose model is one of two toys, and the decoding with drafts of the other."""
+    engine = Engine(make(seed=0), page_size=4)
+    reader = engine.add_reader(make(seed=0).truncated(1))
+    draft = partial(ModelDraft, reader=reader, threshold=0.2)
+    strategy = partial(speculate, draft=draft, pace=partial(Constant, 3))
+    return engine, replace(decoding, strategy=strategy, readers=(reader,))
+
+
+@choosers
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(0, 10), min_size=1, max_size=12), rules, st.booleans(), st.integers(0, 99))
+def test_both_ways_draft_and_verify_the_same(
+    chooser: Callable[..., Any], prompt: list[int], rules: tuple[Any, ...], sampled: bool, seed: int
+) -> None:
+    decoding = replace(GREEDY, rules=rules, sampled=sampled, seed=seed)
+    found = []
+    for make in (partial(SelectingToy, chooser), ToyBackend):
+        engine, drafted = drafting(decoding, make)
+        found.append(results(engine, [(prompt, drafted)]))
+    assert found[0] == found[1]
+    if not sampled:
+        assert found[0] == results(Engine(ToyBackend()), [(prompt, decoding)])
+
+
+@choosers
+@pytest.mark.parametrize("sampled", [False, True])
+@pytest.mark.parametrize(("more", "asks"), [((), True), ((Custom((halved,)),), False)], ids=["known", "custom"])
+def test_drafts_are_made_and_verified_by_the_backend_where_it_knows_the_rules(
+    chooser: Callable[..., Any], sampled: bool, more: tuple[Any, ...], asks: bool
+) -> None:
+    rules = (NoRepeatNgrams(3), *more, Temperature(0.8), TopK(6))
+    engine, drafted = drafting(replace(GREEDY, rules=rules, sampled=sampled), partial(SelectingToy, chooser))
+    [reader] = drafted.readers
+    finish(engine, engine.submit([1, 2, 3], drafted))
+    for backend, number in (engine.backend, "verified"), (reader.backend, "answered"):
+        assert isinstance(backend, SelectingToy)
+        assert (getattr(backend, number) > 0) == asks
 
 
 def test_scores_outlive_the_step_that_gave_them() -> None:

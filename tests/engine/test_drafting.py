@@ -14,10 +14,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.toy import ToyBackend
+from engine.toy import SelectingToy, ToyBackend
 from loquent.decoding.drafts import Draft, LookupDraft, ModelDraft
 from loquent.decoding.drafts.base import Drafting
-from loquent.decoding.pace import Adaptive, Constant, Heuristic, Pace
+from loquent.decoding.pace import Adaptive, Constant, Costs, Heuristic, Pace
 from loquent.decoding.rules import Custom, NoRepeatNgrams, RepetitionPenalty, Rule, Temperature, TopK
 from loquent.decoding.stopping import Stopping
 from loquent.decoding.strategies import one_by_one, speculate
@@ -117,7 +117,9 @@ def test_a_perfect_draft_takes_a_pass_for_all_of_its_tokens() -> None:
     assert engine.steps == 1 + 20 // 5
 
 
-@pytest.mark.parametrize("pace", [partial(Constant, 4), partial(Heuristic, 2), partial(Adaptive, 6, 0.3, 30)])
+@pytest.mark.parametrize(
+    "pace", [partial(Constant, 4), partial(Heuristic, 2), partial(Adaptive, 6, Costs(30, draft=0.3))]
+)
 @pytest.mark.parametrize("seed", [0, 1])  # of the draft: the model itself, or another
 def test_drafts_of_a_model_in_a_batch_are_those_alone(pace: Callable[[], Pace], seed: int) -> None:
     greedy = Decoding(one_by_one, Stopping(14, eos=(3,)), RULES)
@@ -195,7 +197,9 @@ def test_the_trace_tells_of_every_token(eos: tuple[int, ...]) -> None:
     engine = Engine(ToyBackend())
     reader = engine.add_reader(engine.backend.truncated(1))
     plainly = engine.submit([1, 2, 3], greedy)
-    drafted = engine.submit([1, 2, 3], drafting(by_model(reader), greedy, reader, pace=partial(Adaptive, 4, 0.1, 8)))
+    drafted = engine.submit(
+        [1, 2, 3], drafting(by_model(reader), greedy, reader, pace=partial(Adaptive, 4, Costs(8, draft=0.1)))
+    )
     tokens, same = finish(engine, plainly, drafted)
     assert tokens == same
     kept = [node for event in drafted.events for node in event.nodes if node.fate in ("kept", "finished")]
@@ -306,11 +310,14 @@ def always_the_same(engine: Engine) -> tuple[Callable[[Task], Draft], tuple[Read
     ids=["as they are", "temperature and top-k", "repetition penalty"],
 )
 @pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("selects", [False, True], ids=["by the rules", "by the backend"])
 def test_sampling_with_drafts_draws_from_the_models_distribution(
-    name: str, adjust: Callable[[np.ndarray, list[int]], np.ndarray], rules: tuple[Rule, ...]
+    selects: bool, name: str, adjust: Callable[[np.ndarray, list[int]], np.ndarray], rules: tuple[Rule, ...]
 ) -> None:
     prompt, vocabulary = [3, 1, 2, 3, 1, 0, 3], 4
-    engine = Engine(ToyBackend(vocabulary))
+    if selects:
+        core = pytest.importorskip("loquent.native._core", reason="the native core is not built")
+    engine = Engine(SelectingToy(core.choose, vocabulary=vocabulary) if selects else ToyBackend(vocabulary))
     draft, readers = KINDS[name](engine)
     sampled = Decoding(one_by_one, Stopping(LENGTH), rules, sampled=True)
     handles = [

@@ -71,7 +71,7 @@ class ToyBackend:
 
     tied = False
     selects = False
-    free_rows = 8
+    free_rows, host_work, row_work = 8, 0, 0
 
     def __init__(
         self, vocabulary: int = 11, seed: int = 0, max_positions: int | None = None, window: int | None = None
@@ -157,14 +157,14 @@ class ToyBackend:
 class SelectingToy(ToyBackend):
     """The toy as a backend that answers choices by itself, by `choose(row, choice)`; rows hold only until its next run.
 
-    `answered` counts the choices.
+    `answered` counts the choices of its runs, and `verified` those from rows that a run gave.
     """
 
     selects = True
 
     def __init__(self, choose: Callable[[np.ndarray, Choice], Chosen], **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.choose, self.answered = choose, 0
+        self.choose, self.answered, self.verified = choose, 0, 0
         self.memory = np.zeros((0, self.vocabulary), np.float32)
 
     def truncated(self, depth: int) -> SelectingToy:
@@ -184,4 +184,8 @@ class SelectingToy(ToyBackend):
             for segment, stop in zip(segments, stops)
         ]
         self.answered += sum(answer is not None for answer in chosen)
-        return Forward(self.memory, forward.hidden, chosen)
+        return Forward(self.memory, forward.hidden, chosen, self.choose_row)
+
+    def choose_row(self, row: int, choice: Choice) -> Chosen:
+        self.verified += 1
+        return self.choose(self.memory[row].copy(), choice)

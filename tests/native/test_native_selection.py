@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from decoding.chosen import choose
 from loquent.decoding.choice import NO_NUMBERS, NOTHING_LEFT, Choice
+from loquent.decoding.wants import Odds, Proposal
 from loquent.native import core, why_unavailable
 
 pytestmark = pytest.mark.skipif(why_unavailable() is not None, reason=f"no native core: {why_unavailable()}")
@@ -98,6 +99,66 @@ def test_best(data: st.DataObject, row: np.ndarray, count: int, normalized: bool
     np.testing.assert_allclose(found[1], expected[1], rtol=2e-6, atol=2e-6)
 
 
+@settings(max_examples=200, deadline=None)
+@given(data=st.data(), row=rows)
+def test_drafts(data: st.DataObject, row: np.ndarray) -> None:
+    choice = data.draw(choices(len(row)))
+    choice.draft = True
+    found, expected = native(row, choice), by_rules(row, choice)
+    if isinstance(expected, str):
+        assert found == expected
+        return
+    assert found[0] == expected[0]
+    tokens, probabilities = found[1:]
+    assert (np.diff(tokens) > 0).all()
+    sparse = probabilities > 1e-300  # scores far below the highest one are kept, and weigh nothing
+    np.testing.assert_array_equal(tokens[sparse], expected[1][expected[2] > 1e-300])
+    np.testing.assert_allclose(probabilities[sparse], expected[2][expected[2] > 1e-300], rtol=1e-5)
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data(), row=rows, kind=st.sampled_from(["none", "near", "other", "itself"]))
+def test_offers(data: st.DataObject, row: np.ndarray, kind: str) -> None:
+    choice = data.draw(choices(len(row)))
+    choice.sampled = True
+    token = data.draw(st.integers(0, len(row) - 1))
+    if kind == "none":
+        choice.offer = Proposal(token)
+    else:
+        noise = np.random.default_rng(5).normal(0, 1, len(row)).astype(np.float32)
+        offered = {"near": row + noise / 10, "other": noise, "itself": row}[kind]
+        choice.draft = True
+        drafted = by_rules(offered, choice)
+        assume(not isinstance(drafted, str))
+        choice.draft, choice.offer = False, Proposal(drafted[0], 1.0, Odds(drafted[1], drafted[2]))
+    assert native(row, choice) == by_rules(row, choice)
+
+
+@pytest.mark.parametrize("settings", [{}, {"temperature": 1.5, "top_k": 20, "top_p": 0.9}], ids=str)
+def test_drawing_a_draft_and_verifying_it_is_drawing(settings: dict[str, Any]) -> None:
+    row = make_row("normal", 40, 3)
+    other = row + make_row("normal", 40, 4) / 3
+    choice = Choice(sampled=True, draft=True, **settings)
+    _, tokens, probabilities = by_rules(row, choice)
+    expected = np.zeros(40)
+    expected[tokens] = probabilities * 20000
+    seen = np.zeros(40)
+    stood = 0
+    for position in range(20000):
+        choice.position, choice.draft, choice.offer = position, True, None
+        token, *odds = native(other, choice)
+        choice.draft, choice.offer = False, Proposal(token, 1.0, Odds(*odds))
+        chosen = native(row, choice)
+        seen[chosen] += 1
+        stood += chosen == token
+    assert 0 < stood < 20000
+    assert not seen[expected == 0].any()
+    likely = expected >= 5
+    statistic = ((seen - expected)[likely] ** 2 / expected[likely]).sum()
+    freedom = likely.sum() - 1
+    assert statistic < freedom + 4 * np.sqrt(2 * freedom)  # 1 in 10,000; positions are fixed
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     "settings",
@@ -126,6 +187,14 @@ def test_rows_without_an_answer(settings: dict[str, Any], size: int) -> None:
     assert native(row, Choice(banned=np.arange(size), **settings)) == NOTHING_LEFT
     row[size // 2] = np.nan
     assert native(row, Choice(**settings)) == NO_NUMBERS
+
+
+def test_offers_that_are_none_are_refused() -> None:
+    row, odds = np.zeros(9, np.float32), Odds(np.array([1, 2]), np.array([1.0]))
+    with pytest.raises(ValueError, match="a probability for each token"):
+        native(row, Choice(sampled=True, offer=Proposal(1, 1.0, odds)))
+    with pytest.raises(IndexError, match="token 9 is none of the vocabulary's 9"):
+        native(row, Choice(sampled=True, offer=Proposal(9)))
 
 
 @pytest.mark.parametrize("field", ["seen", "banned"])

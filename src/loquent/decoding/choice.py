@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from loquent.decoding.wants import Proposal
+
 
 @dataclass(eq=False, slots=True)
 class Choice:
@@ -30,6 +32,8 @@ class Choice:
     seed: int = 0  # of 64 bits
     position: int = 0
     best: int = 0  # how many tokens; 0: one, without its score
+    draft: bool = False  # a token to draft, drawn with the number for Purpose.DRAFT; the answer tells what it is from
+    offer: Proposal | None = None  # where `sampled`: the answer is its token if that stands, else what replaces it
 
     def ban(self, tokens: NDArray[np.int64]) -> None:
         """These tokens cannot be chosen either."""
@@ -41,8 +45,11 @@ NO_NUMBERS = "no_numbers"
 NOTHING_LEFT = "nothing_left"
 """The answer where no token is left to choose."""
 
-Chosen = int | tuple[NDArray[np.int64], NDArray[np.float32]] | str
+Best = tuple[NDArray[np.int64], NDArray[np.float32]]
+Drafted = tuple[int, NDArray[np.int64], NDArray[np.float64]]
+Chosen = int | Best | Drafted | str
 """A backend's answer to a choice: the token, or why there is none; for `best` tokens and scores (count,), best first.
 
-`best` gives as many as there are; tokens whose score is minus infinity may be left out.
+`best` gives as many as there are; tokens whose score is minus infinity may be left out. A `draft` comes with tokens,
+ascending, and their probabilities: where it is drawn those of all that it was drawn from, else its own.
 """

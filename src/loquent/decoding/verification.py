@@ -45,23 +45,23 @@ def _verdict(scores: Array, proposals: Sequence[Proposal], number: Callable[[int
         return Verdict(stands, chosen[stands])
     for index, proposal in enumerate(proposals):
         wanted = _probabilities(scores[index, :])
-        offered = None if proposal.probabilities is None else _as_float64(proposal.probabilities)
-        share = 1.0 if offered is None else float(offered[proposal.token])
+        share = 1.0 if proposal.odds is None else proposal.odds.probability(proposal.token)
         if number(index, Purpose.ACCEPT) * share < wanted[proposal.token]:
             continue
-        return Verdict(index, _replacement(wanted, offered, proposal.token, number(index, Purpose.RESAMPLE)))
+        return Verdict(index, _replacement(wanted, proposal, number(index, Purpose.RESAMPLE)))
     last = len(proposals)
     [token] = drawn(scores[last : last + 1, :], [number(last, Purpose.DRAW)])
     return Verdict(last, int(token))
 
 
-def _replacement(wanted: NDArray[np.float64], offered: NDArray[np.float64] | None, fallen: int, number: float) -> int:
+def _replacement(wanted: NDArray[np.float64], fallen: Proposal, number: float) -> int:
     """A draw from what is wanted more than it was offered."""
-    if offered is None:
-        rest = wanted.copy()
-        rest[fallen] = 0
+    rest = wanted.copy()
+    if fallen.odds is None:
+        rest[fallen.token] = 0
     else:
-        rest = np.maximum(wanted - offered, 0)
+        rest[fallen.odds.tokens] -= fallen.odds.probabilities
+        np.maximum(rest, 0, out=rest)
     sums = np.cumsum(rest)
     if sums[-1] <= 0:  # both agree but for rounding
         sums = np.cumsum(wanted)
@@ -69,12 +69,7 @@ def _replacement(wanted: NDArray[np.float64], offered: NDArray[np.float64] | Non
 
 
 def _probabilities(row: Array) -> NDArray[np.float64]:
-    wide = _as_float64(row)
+    wide = to_numpy(row).astype(np.float64)
     weights: NDArray[np.float64] = np.exp(wide - wide.max())
     weights /= weights.sum()
     return weights
-
-
-def _as_float64(row: Array) -> NDArray[np.float64]:
-    wide: NDArray[np.float64] = to_numpy(row).astype(np.float64)
-    return wide

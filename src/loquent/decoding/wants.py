@@ -251,13 +251,32 @@ class Block:
         )
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class Odds:
+    """A distribution over the tokens that can be drawn at all, which are few behind most rules."""
+
+    tokens: NDArray[np.int64]  # (count,), ascending
+    probabilities: NDArray[np.float64]  # (count,)
+
+    @classmethod
+    def of(cls, probabilities: NDArray[Any]) -> Odds:
+        """Those of a whole vocabulary, (vocabulary,)."""
+        tokens = np.flatnonzero(probabilities)
+        return cls(tokens.astype(np.int64), probabilities[tokens].astype(np.float64))
+
+    def probability(self, token: int) -> float:
+        """A token's."""
+        place = int(np.searchsorted(self.tokens, token))
+        return float(self.probabilities[place]) if place < len(self.tokens) and self.tokens[place] == token else 0.0
+
+
 @dataclass(frozen=True, eq=False)
 class Proposal:
     """A drafted token, and where it was drawn, the distribution that it was drawn from."""
 
     token: int
     confidence: float = 1.0  # its probability in the draft
-    probabilities: Array | None = None  # (vocabulary,); None: the draft had no choice
+    odds: Odds | None = None  # None: the draft had no choice
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from loquent.decoding.wants import (
     Draws,
     Likeliest,
     Next,
+    Odds,
     Proposal,
     Propose,
     Scores,
@@ -254,7 +255,7 @@ def _proposed(rows: list[Row], scores: Array) -> list[Proposal]:
         tokens[draws] = drawn(scores[beside(scores, draws)], [_number(rows[i], Purpose.DRAFT) for i in draws])
     confidences = to_numpy(probabilities[beside(scores, np.arange(len(rows))), beside(scores, tokens)])
     return [
-        Proposal(int(tokens[i]), float(confidences[i]), probabilities[i, :] if sampled[i] else None)
+        Proposal(int(tokens[i]), float(confidences[i]), Odds.of(to_numpy(probabilities[i, :])) if sampled[i] else None)
         for i in range(len(rows))
     ]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -60,6 +60,8 @@ class Forward:
     logits: Array  # (scored rows, vocabulary), float32
     hidden: Mapping[int, Array] = field(default_factory=dict)  # layer -> (rows, width), those that were asked for
     chosen: Sequence[Chosen | None] = ()  # the answer to each segment's choice, None where it has none; () where no has
+    # Where the backend `selects`: the answer to another choice, from row i of the logits, which stays as it is.
+    choose: Callable[[int, Choice], Chosen] | None = None
 
 
 class Store(Protocol):
@@ -134,6 +136,14 @@ class Backend(Protocol):
     @property
     def free_rows(self) -> int:
         """How many rows a pass takes in about the time of one, roughly: what its computing has left beside memory."""
+
+    @property
+    def host_work(self) -> int:
+        """What a pass for a request takes besides its multiplications, in as many of them: launching it, the engine."""
+
+    @property
+    def row_work(self) -> int:
+        """What drawing a token from a row takes outside the pass, in multiplications: 0 where it `selects`."""
 
     def describe(self) -> str:
         """What runs the model, in a few words for people."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from loquent.cache import Sequence
 from loquent.decoding.choice import Choice
 from loquent.decoding.task import Task
-from loquent.decoding.wants import Next, Propose, Top, Want
+from loquent.decoding.wants import Next, Propose, Top, Verify, Want
 
 _SEED_MASK = (1 << 64) - 1
 
@@ -20,7 +20,9 @@ class Chooser:
     def __init__(self, task: Task) -> None:
         self._task, self._rules, self._sampled = task, task.decoding.rules, task.decoding.sampled
         self._choices: list[Choice] = []
-        self._draft = Choice()  # a request drafts one token at a time
+        seed = task.decoding.seed & _SEED_MASK
+        self._draft = Choice(seed=seed)  # a request drafts one token at a time
+        self._verified = Choice(seed=seed)
 
     def choice(self, number: int, want: Want, sequence: Sequence) -> Choice | None:
         """How the last row of the request's read `number` is answered, when its sequence has prepared all its tokens.
@@ -42,17 +44,28 @@ class Chooser:
                 choice.position = self._task.position
         return self._narrowed(choice, sequence) if self._rules else choice
 
-    def _proposal(self, want: Propose, sequence: Sequence) -> Choice | None:
-        ruled = want.ruled and bool(self._rules)
-        # Where it is drawn its whole distribution is wanted, and rules act before the log-softmax of a confidence.
-        if (want.drawn and self._sampled) or (ruled and want.rated):
-            return None
-        self._draft.normalized, self._draft.best = want.rated, int(want.rated)
-        return self._narrowed(self._draft, sequence) if ruled else self._draft
+    def verified(self, index: int, want: Verify, sequence: Sequence) -> Choice | None:
+        """How the token behind the first `index` proposals is chosen, where all of them stand; None as in `choice`.
 
-    def _narrowed(self, choice: Choice, sequence: Sequence) -> Choice | None:
+        The answer is the next proposal's token if that stands too.
+        """
+        choice, count = self._verified, len(want.proposals)
+        length = len(sequence) - count + index
+        choice.sampled, choice.position = self._sampled, length
+        choice.offer = want.proposals[index] if self._sampled and index < count else None
+        return self._narrowed(choice, sequence, length) if self._rules else choice
+
+    def _proposal(self, want: Propose, sequence: Sequence) -> Choice | None:
+        choice = self._draft
+        choice.sampled = want.drawn and self._sampled
+        choice.draft = choice.sampled or want.rated
+        if choice.sampled:
+            choice.position = len(sequence.text)
+        return self._narrowed(choice, sequence) if want.ruled and self._rules else choice
+
+    def _narrowed(self, choice: Choice, sequence: Sequence, length: int | None = None) -> Choice | None:
         choice.banned = None
-        context = self._task.context(sequence)
+        context = self._task.context(sequence, length)
         for rule in self._rules:
             if not rule.narrow(choice, context):
                 return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from itertools import repeat
 from typing import Any
@@ -19,11 +18,13 @@ from loquent.decoding.wants import (
     Hidden,
     LastRow,
     Likelihood,
+    Odds,
     Proposal,
     Propose,
     Targets,
     TargetScores,
     Top,
+    Verdict,
     Verify,
 )
 from loquent.engine.answers import ANSWERS, NO_NUMBERS_MESSAGE, NOTHING_LEFT_MESSAGE, Row
@@ -57,7 +58,8 @@ def deliver(shares: Sequence[Share], forward: Forward, backend: Backend) -> None
                     groups.setdefault(type(asked.want), []).append(Row(scored - 1, asked))
             elif isinstance(asked.want, Verify) and share.last and asked.want.rows(0) <= share.scored:  # in one piece
                 count = asked.want.rows(0)
-                groups.setdefault(Verify, []).extend(_rows_of(asked, scored - count, count))
+                if len(pending.asked) > 1 or not _verified(asked, asked.want, scored - count, forward):
+                    groups.setdefault(Verify, []).extend(_rows_of(asked, scored - count, count))
             else:
                 _gather(asked, share, forward, lenses, row, scored)
                 complete += [asked] if share.last else []
@@ -108,12 +110,14 @@ def _take(asked: Asked, chosen: Chosen) -> None:
     answer: Any = None
     if isinstance(chosen, int):
         answer = Proposal(chosen) if isinstance(asked.want, Propose) else chosen
+    elif isinstance(chosen, tuple) and len(chosen) == 3:
+        token, tokens, probabilities = chosen
+        odds = Odds(tokens, probabilities)
+        is_drawn = asked.request.task.decoding.sampled and isinstance(asked.want, Propose) and asked.want.drawn
+        answer = Proposal(token, odds.probability(token), odds if is_drawn else None)
     elif isinstance(chosen, tuple):
-        tokens, scores = chosen  # in the backend's memory, perhaps
-        if isinstance(asked.want, Propose):
-            answer = Proposal(int(tokens[0]), min(1.0, math.exp(scores[0]))) if len(tokens) else None
-        else:
-            answer = Candidates(tokens.astype(np.int64), scores.astype(np.float64))
+        found, scores = chosen  # in the backend's memory, perhaps
+        answer = Candidates(found.astype(np.int64), scores.astype(np.float64))
     elif chosen == NOTHING_LEFT and isinstance(asked.want, Propose):
         answer = None
     elif chosen == NOTHING_LEFT and isinstance(asked.want, Top):
@@ -121,6 +125,26 @@ def _take(asked: Asked, chosen: Chosen) -> None:
     elif not asked.request.done:
         asked.request.fail(ArgumentError(NO_NUMBERS_MESSAGE if chosen == NO_NUMBERS else NOTHING_LEFT_MESSAGE))
     asked.answer, asked.done = answer, True
+
+
+def _verified(asked: Asked, want: Verify, first: int, forward: Forward) -> bool:
+    """Let the backend say what stands, row by row from `first` on; whether it could."""
+    chooser = asked.request.chooser
+    if forward.choose is None or chooser is None or want.weighed:
+        return False
+    accepted = 0
+    while True:
+        choice = chooser.verified(accepted, want, asked.sequence)
+        if choice is None:
+            return False
+        chosen = forward.choose(first + accepted, choice)
+        if not isinstance(chosen, int):
+            _take(asked, chosen)
+            return True
+        if accepted == len(want.proposals) or chosen != want.proposals[accepted].token:
+            asked.settle(Verdict(accepted, chosen))
+            return True
+        accepted += 1
 
 
 def _isolated(answer: Callable[[list[Row], Array], list[Any]], rows: list[Row], logits: Array) -> None:

@@ -48,7 +48,7 @@ def assistant_of(
         reader,
         reader.backend.vocabulary,
         reader.backend.max_positions,
-        _cost(reader, engine),
+        *_costs(reader, engine),
         assistant.generation_config,
         assistant_tokenizer,
         slot.kept,
@@ -62,7 +62,7 @@ def _early_exit(engine: Engine, model: Bound, depth: int) -> Assistant:
     slot = slot_of(model)
     reader = kept_reader(slot, engine, (_FIRST, depth), lambda: engine.add_reader(engine.backend.truncated(depth)))
     backend = reader.backend
-    return Assistant(reader, backend.vocabulary, backend.max_positions, _cost(reader, engine), kept=slot.kept)
+    return Assistant(reader, backend.vocabulary, backend.max_positions, *_costs(reader, engine), kept=slot.kept)
 
 
 def _forget_moved(slot: EngineSlot, engine: Engine, key: Hashable) -> None:
@@ -73,6 +73,7 @@ def _forget_moved(slot: EngineSlot, engine: Engine, key: Hashable) -> None:
             del known[old]
 
 
-def _cost(reader: Reader, engine: Engine) -> float:
-    """Of a token, in tokens of the engine's model."""
-    return reader.backend.multiplications / engine.backend.multiplications
+def _costs(reader: Reader, engine: Engine) -> tuple[float, float]:
+    """Of a token, and of the host's work for it, in tokens of the engine's model."""
+    whole = engine.backend.multiplications
+    return reader.backend.multiplications / whole, reader.backend.host_work / whole

@@ -264,6 +264,8 @@ def facts_of(model: Bound, backend: Backend) -> Surroundings:
         layers=backend.layers,
         tied=backend.tied,
         free_rows=backend.free_rows,
+        host_work=backend.host_work / backend.multiplications,
+        row_work=backend.row_work / backend.multiplications,
         has_windows=any(block.attention.window is not None for block in model.decoder.blocks),
         dtype=str(model.dtype).removeprefix("torch."),
         device=str(model.device),

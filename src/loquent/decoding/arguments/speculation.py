@@ -12,7 +12,7 @@ from loquent.decoding.arguments.surroundings import Surroundings, as_tuple
 from loquent.decoding.drafts import Draft, LookupDraft, ModelDraft, UniversalDraft
 from loquent.decoding.drafts.lookup import DEFAULT_NGRAM
 from loquent.decoding.drafts.universal import Tongue
-from loquent.decoding.pace import Adaptive, Constant, Heuristic, Kept, Pace
+from loquent.decoding.pace import Adaptive, Constant, Costs, Heuristic, Kept, Pace
 from loquent.decoding.strategies.speculative import speculate
 from loquent.decoding.task import Strategy, Task
 from loquent.errors import ArgumentError, ContextLengthError
@@ -26,6 +26,7 @@ class Assistant:
     vocabulary: int
     max_positions: int | None
     cost: float  # of a token, in tokens of the model
+    host: float = 0.0  # the host's work for a token beside it, in the same
     config: GenerationConfig | None = None  # its own; None: it is the model itself, cut short
     tokenizer: Any = None  # of its own vocabulary, where that is another than the model's
     kept: Kept = field(default_factory=Kept)  # how many tokens it drafts, between requests ("heuristic")
@@ -109,13 +110,25 @@ def _pace(
     name = "num_assistant_tokens_schedule"
     theirs = None if assistant is None else assistant.config
     if not (config.was_set(name) or (theirs is not None and theirs.was_set(name))):
-        return partial(Adaptive, most, 0.0 if assistant is None else assistant.cost, around.free_rows)
+        return partial(Adaptive, most, _costs(assistant, sampled, around), _SAMPLED_GAIN if sampled else _GAIN)
     schedule = _setting(config, assistant, name)
     if schedule == "constant":
         return partial(Constant, most)
     # What a request draws depends on how much it drafts, and must not depend on those before it.
     keeps = schedule == "heuristic" and not sampled and assistant is not None
     return partial(Heuristic, most, assistant.kept if keeps and assistant is not None else None)
+
+
+# How many times as fast drafts must make a request. What a sampled one drafts decides what it draws, and cannot depend
+# on how many others run; beside many, drafts lose: alone they must gain enough to be worth that.
+_GAIN, _SAMPLED_GAIN = 1.1, 1.25
+
+
+def _costs(assistant: Assistant | None, sampled: bool, around: Surroundings) -> Costs:
+    row = around.row_work if sampled else 0.0
+    if assistant is None:
+        return Costs(around.free_rows, around.host_work, row)
+    return Costs(around.free_rows, around.host_work, row, assistant.cost, assistant.host)
 
 
 def _check_alone(config: GenerationConfig, around: Surroundings) -> None:

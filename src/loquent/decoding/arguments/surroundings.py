@@ -37,6 +37,8 @@ class Surroundings:
     negative_prompt: NDArray[np.int64] | None = None  # (n,), what guidance leads away from
     assistant: Assistant | None = None  # a model that drafts
     free_rows: int = 8  # how many rows the model takes in about the time of one
+    host_work: float = 0.0  # what the host does for a pass, in passes of the model
+    row_work: float = 0.0  # what drawing from a row takes outside the pass, in passes of the model
     allowed: Callable[[int, Any], Any] | None = None  # `prefix_allowed_tokens_fn`
     row: int = 0  # which of the prompts
     as_given: Callable[[Any], Any] | None = None  # makes the backend's arrays the caller's, where they differ

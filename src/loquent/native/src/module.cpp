@@ -28,6 +28,23 @@ std::pair<const int64_t*, int64_t> read_tokens(nb::handle choice, const char* na
     return {array.data(), (int64_t)array.size()};
 }
 
+/// A `Proposal`, or None.
+Offer read_offer(nb::handle proposal, std::vector<nb::object>& arrays) {
+    Offer read;
+    if (proposal.is_none()) return read;
+    read.token = nb::cast<int64_t>(proposal.attr("token"));
+    const nb::object odds = proposal.attr("odds");
+    if (odds.is_none()) return read;
+    nb::object probabilities = odds.attr("probabilities");
+    const auto numbers = nb::cast<Doubles>(probabilities);
+    std::tie(read.tokens, read.count) = read_tokens(odds, "tokens", arrays);
+    if (read.count < 1 || read.count != (int64_t)numbers.size())
+        throw std::invalid_argument("a proposal's odds must have a probability for each token.");
+    read.probabilities = numbers.data();
+    arrays.push_back(std::move(probabilities));
+    return read;
+}
+
 nb::object choose_row(nb::ndarray<float, nb::ndim<1>, nb::c_contig, nb::device::cpu> row, nb::handle choice) {
     std::vector<nb::object> arrays;
     const Choice read = read_choice(choice, arrays);
@@ -51,14 +68,19 @@ Choice read_choice(nb::handle choice, std::vector<nb::object>& arrays) {
     read.position = nb::cast<uint64_t>(choice.attr("position"));
     read.normalized = nb::cast<bool>(choice.attr("normalized"));
     read.best = nb::cast<int64_t>(choice.attr("best"));
+    read.draft = nb::cast<bool>(choice.attr("draft"));
+    read.offer = read_offer(choice.attr("offer"), arrays);
     return read;
 }
 
 nb::object chosen_object(Chosen chosen, bool best) {
     if (chosen.state == Chosen::State::no_numbers) return nb::str("no_numbers");
     if (chosen.state == Chosen::State::nothing_left) return nb::str("nothing_left");
-    if (!best) return nb::int_(chosen.token);
     const size_t count = chosen.tokens.size();
+    if (!chosen.probabilities.empty())
+        return nb::make_tuple(nb::int_(chosen.token), own_array(std::move(chosen.tokens), {count}),
+                              own_array(std::move(chosen.probabilities), {count}));
+    if (!best) return nb::int_(chosen.token);
     return nb::make_tuple(own_array(std::move(chosen.tokens), {count}), own_array(std::move(chosen.scores), {count}));
 }
 

@@ -5,7 +5,7 @@
 
 namespace loquent {
 
-enum class Purpose : uint32_t { draw = 0, accept = 1, resample = 2, branch = 3, fresh = 4 };
+enum class Purpose : uint32_t { draw = 0, accept = 1, resample = 2, branch = 3, fresh = 4, draft = 5 };
 
 /// 64 random bits: ten rounds of Philox4x32 (Salmon et al., 2011) on the position and the purpose, keyed by the seed.
 inline uint64_t random_bits(uint64_t seed, uint64_t position, Purpose purpose) {

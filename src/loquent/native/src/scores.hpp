@@ -40,6 +40,8 @@ struct ScoreKernels {
     /// The place at which the cumulative sum of e^(value - highest), in float64, passes `uniform` of the total.
     /// `sums` has room for a number for each `kDrawBlock` values begun.
     int64_t (*draw)(const float* values, int64_t count, float highest, double uniform, double* sums);
+    /// e^(value - highest) of each value, in float64, and their sum. There is room for `kSlack` more weights.
+    double (*weigh)(const float* values, int64_t count, float highest, double* weights);
     /// Replace scores by log-probabilities.
     void (*log_softmax)(float* row, int64_t count);
 };

@@ -22,7 +22,7 @@ constexpr int64_t kFew = 256;   // tokens among which top-p looks first
 struct Scratch {
     std::vector<float> groups, values, search, penalized;
     std::vector<int32_t> tokens;
-    std::vector<double> sums;
+    std::vector<double> sums, weights, rest;
 
     void reach(int64_t vocabulary) {
         if ((int64_t)tokens.size() >= vocabulary + kSlack) return;
@@ -31,6 +31,8 @@ struct Scratch {
         search.resize(vocabulary + kSlack);
         tokens.resize(vocabulary + kSlack);
         sums.resize(vocabulary / kDrawBlock + 1);
+        weights.resize(vocabulary + kSlack);
+        rest.resize(vocabulary);
     }
 };
 
@@ -50,7 +52,7 @@ public:
         const Survey survey = kernels_.survey(scores_, vocabulary_, choice_.temperature, scratch_.groups.data());
         highest_ = survey.highest;
         groups_ = survey.groups;
-        const bool weighed = choice_.best > 0 || choice_.sampled;
+        const bool weighed = choice_.best > 0 || choice_.sampled || choice_.draft;
         if (std::isnan(highest_) || (weighed && highest_ == kInfinity))
             chosen.state = Chosen::State::no_numbers;
         else if (highest_ == -kInfinity)
@@ -59,7 +61,7 @@ public:
         if (choice_.best > 0)
             find_best(chosen);
         else if (chosen.state == Chosen::State::fine)
-            chosen.token = choice_.sampled ? draw() : kernels_.first(scores_, vocabulary_, groups(), highest_);
+            choose_one(chosen);
         return chosen;
     }
 
@@ -148,11 +150,85 @@ private:
         drop_below(lowest_candidate(true, wanted));
     }
 
+    void choose_one(Chosen& chosen) {
+        if (!choice_.sampled) {
+            chosen.token = kernels_.first(scores_, vocabulary_, groups(), highest_);
+            if (!choice_.draft) return;
+            chosen.tokens = {chosen.token};
+            if (filtered()) filter();
+            chosen.probabilities = {1 / (filtered() ? mass_of_candidates() : mass(scores_, vocabulary_))};
+        } else if (choice_.draft) {
+            propose(chosen);
+        } else {
+            chosen.token = choice_.offer.token < 0 ? draw() : verify(choice_.offer);
+        }
+    }
+
+    double number(Purpose purpose) const { return uniform(choice_.seed, choice_.position, purpose); }
+
     int64_t draw() {
-        const double number = uniform(choice_.seed, choice_.position, Purpose::draw);
+        const double number = this->number(Purpose::draw);
         if (!filtered()) return kernels_.draw(scores_, vocabulary_, highest_, number, scratch_.sums.data());
         filter();
         return scratch_.tokens[kernels_.draw(scratch_.values.data(), count_, highest_, number, scratch_.sums.data())];
+    }
+
+    /// The probabilities of the candidates that the filters leave, in the order of their tokens.
+    double* find_probabilities() {
+        filtered() ? filter() : gather(-kLargest);
+        double* weights = scratch_.weights.data();
+        const double total = kernels_.weigh(scratch_.values.data(), count_, highest_, weights);
+        for (int64_t i = 0; i < count_; ++i) weights[i] /= total;
+        return weights;
+    }
+
+    void propose(Chosen& chosen) {
+        const double* found = find_probabilities();
+        chosen.token = scratch_.tokens[take(found, number(Purpose::draft))];
+        chosen.tokens.assign(scratch_.tokens.begin(), scratch_.tokens.begin() + count_);
+        chosen.probabilities.assign(found, found + count_);
+    }
+
+    /// The offered token x ~ q stands with probability min(1, p(x) / q(x)); in its place a token is drawn from
+    /// max(p - q, 0), normalised (Leviathan et al., 2023, arXiv:2211.17192).
+    int64_t verify(const Offer& offer) {
+        double* wanted = find_probabilities();
+        const double offered =
+            offer.count ? probability(offer.token, offer.tokens, offer.probabilities, offer.count) : 1;
+        const double share = probability(offer.token, scratch_.tokens.data(), wanted, count_);
+        if (number(Purpose::accept) * offered < share) return offer.token;
+        double left = 0;
+        for (int64_t i = 0, next = 0; i < count_; ++i) {
+            const int64_t token = scratch_.tokens[i];
+            while (next < offer.count && offer.tokens[next] < token) ++next;
+            double less = offer.count == 0 && token == offer.token ? 1 : 0;
+            if (next < offer.count && offer.tokens[next] == token) less = offer.probabilities[next];
+            scratch_.rest[i] = std::max(wanted[i] - less, 0.0);
+            left += scratch_.rest[i];
+        }
+        const double* from = left > 0 ? scratch_.rest.data() : wanted;  // both agree but for rounding
+        return scratch_.tokens[take(from, number(Purpose::resample))];
+    }
+
+    /// The place at which the cumulative sum of the candidates' weights passes `uniform` of the total.
+    int64_t take(const double* weights, double uniform) const {
+        double total = 0, before = 0;
+        for (int64_t i = 0; i < count_; ++i) total += weights[i];
+        int64_t last = 0;  // where rounding leaves the sum below the target
+        for (int64_t i = 0; i < count_; ++i) {
+            if (weights[i] <= 0) continue;
+            before += weights[i];
+            last = i;
+            if (before > uniform * total) break;
+        }
+        return last;
+    }
+
+    /// Of one of `tokens`, which ascend; 0 if it is none of them.
+    template <class Token>
+    static double probability(int64_t token, const Token* tokens, const double* probabilities, int64_t count) {
+        const Token* found = std::lower_bound(tokens, tokens + count, (Token)token);
+        return found != tokens + count && *found == token ? probabilities[found - tokens] : 0;
     }
 
     void find_best(Chosen& chosen) {
@@ -220,6 +296,7 @@ void check_tokens(const int64_t* tokens, int64_t count, int64_t vocabulary) {
 void check_choice(const Choice& choice, int64_t vocabulary) {
     if (choice.penalty != 1) check_tokens(choice.seen, choice.seen_count, vocabulary);
     check_tokens(choice.banned, choice.banned_count, vocabulary);
+    if (choice.offer.token >= 0) check_tokens(&choice.offer.token, 1, vocabulary);
     if (!(choice.temperature > 0)) throw std::invalid_argument("the temperature must be positive.");
 }
 

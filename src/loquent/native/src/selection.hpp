@@ -7,6 +7,14 @@
 
 namespace loquent {
 
+/// A drafted token, and the probabilities of all that could have been drafted in its place; none: it had no choice.
+struct Offer {
+    int64_t token = -1;                    // -1: there is no offer
+    const int64_t* tokens = nullptr;       // ascending
+    const double* probabilities = nullptr;
+    int64_t count = 0;
+};
+
 /// How one row's answer is found. The steps act in this order; what is not asked for is left out. Rules that this does
 /// not know run in Python on the rows that ask for them.
 struct Choice {
@@ -24,14 +32,17 @@ struct Choice {
     uint64_t position = 0;
     bool normalized = false;               // log-softmax before everything else (a beam search's rules)
     int64_t best = 0;                      // > 0: the best few instead of one token
+    bool draft = false;                    // a token to draft: `Chosen` tells what it was taken from
+    Offer offer;                           // sampled: what the draw is to make of a drafted token
 };
 
 /// `no_numbers`: a score is not a number, or infinite where its probability is needed. `nothing_left`: every score is
 /// minus infinity; the best few are given all the same, as the array rules do.
 struct Chosen {
-    int64_t token = -1;                    // best == 0
+    int64_t token = -1;                    // best == 0; where there is an offer, its token if that stands
     std::vector<int64_t> tokens;           // best > 0: highest first, of equal scores the lower id
     std::vector<float> scores;
+    std::vector<double> probabilities;     // draft: of `tokens`, ascending: of all it was drawn from, or of itself
     enum class State { fine, no_numbers, nothing_left } state = State::fine;
 };
 

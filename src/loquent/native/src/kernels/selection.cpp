@@ -120,7 +120,7 @@ int64_t gather(const float* values, int64_t count, const float* groups, float lo
     return found;
 }
 
-/// e^(value - highest) of a block of values.
+/// e^(value - highest) of some values; `weights` may be null.
 double weigh(const float* values, int64_t count, float highest_value, double* weights) {
     const Wide top = Wide{} + (double)highest_value;
     Wide first_half{}, second_half{};
@@ -177,6 +177,6 @@ void log_softmax(float* row, int64_t count) {
 
 }  // namespace
 
-ScoreKernels score_kernels() { return {survey, first, above<false>, above<true>, gather, draw, log_softmax}; }
+ScoreKernels score_kernels() { return {survey, first, above<false>, above<true>, gather, draw, weigh, log_softmax}; }
 
 }  // namespace loquent::LOQUENT_ISA
