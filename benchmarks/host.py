@@ -69,6 +69,9 @@ class NoModel:
     def describe(self) -> str:
         return "nothing"
 
+    def free_memory(self) -> None:
+        return None
+
     def weights_changed(self) -> bool:
         return False
 
