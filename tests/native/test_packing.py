@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import mmap
+import re
 import shutil
 import struct
 import subprocess
@@ -98,6 +100,21 @@ def test_matrices_lie_in_the_mapped_file(plain: Path, tmp_path: Path) -> None:
             for part in (matrix.data, matrix.scales, matrix.sums):
                 address = part.__array_interface__["data"][0]
                 assert any(start <= address and address + part.nbytes <= end for start, end in spans), name
+
+
+@pytest.mark.skipif(not hasattr(mmap, "MADV_HUGEPAGE"), reason="pages of 2 MiB are asked for on Linux alone")
+def test_pages_of_a_mapped_file_may_be_large(plain: Path, tmp_path: Path) -> None:
+    quantize(plain, tmp_path / "packed", "int8")
+    held = load_native(tmp_path / "packed")
+    mappings = re.split(r"^(?=[0-9a-f]+-[0-9a-f]+ )", Path("/proc/self/smaps").read_text(), flags=re.MULTILINE)
+    [flags] = [
+        re.search(r"^VmFlags:(.*)$", mapping, re.MULTILINE)
+        for mapping in mappings
+        if str(tmp_path / "packed") in mapping
+    ]
+    assert flags is not None
+    assert "hg" in flags[1].split()
+    assert held.generate(IDS, **GREEDY).shape == (1, 11)
 
 
 def test_the_config_says_how_weights_are_packed_and_others_refuse_it(plain: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from loquent.hub.files import leave_cache
 from loquent.hub.writing import TensorToWrite, write_checkpoint
 from loquent.native.checkpoint import is_matrix, shapes_of
 from loquent.native.mapping import ALIGNMENT, matrix_entries, metadata_of
@@ -26,7 +27,10 @@ def write_packed(folder: Path, weights: Weights, decoder: Decoder, precision: st
     """
     tensors = _tensors(weights, decoder, precision)
     metadata = metadata_of(precision, shapes_of(decoder))
-    write_checkpoint(folder, tensors, max_shard_size=max_shard_size, metadata=metadata, alignment=ALIGNMENT)
+    for path in write_checkpoint(
+        folder, tensors, max_shard_size=max_shard_size, metadata=metadata, alignment=ALIGNMENT
+    ):
+        leave_cache(path)
 
 
 def _tensors(weights: Weights, decoder: Decoder, precision: str) -> Iterator[TensorToWrite]:

@@ -15,7 +15,7 @@ constexpr int64_t kMostRows = 128;       // of a share: a block of their inputs 
 constexpr int64_t kLeastBytes = 16 << 10, kMostBytes = 64 << 10;  // weights of a share of few rows, where panels allow
 constexpr int64_t kSharesOfRun = 4;
 constexpr int64_t kPanelsOfMany = 8;
-constexpr int64_t kLeastTotal = 32 << 10;    // weights that are not worth a second thread
+constexpr int64_t kLeastTotal = 96 << 10;    // weights times rows that are not worth a second thread
 
 int64_t divide_up(int64_t value, int64_t by) { return (value + by - 1) / by; }
 
