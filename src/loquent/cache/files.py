@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
-import tempfile
 from typing import IO
 
 from loquent.errors import ArgumentError, CapacityError
@@ -24,6 +22,8 @@ def unnamed_file(folder: str | None) -> IO[bytes]:
         ArgumentError: no file can be made there.
     """
     try:
+        import tempfile  # which few processes need, and every start would wait for
+
         return tempfile.TemporaryFile(buffering=0, dir=folder)
     except OSError as error:
         raise ArgumentError(
@@ -42,6 +42,8 @@ def reserve(file: int, start: int, stop: int, folder: str | None) -> None:
         _allocate(file, start, stop)
     except OSError as error:
         os.ftruncate(file, start)
+        import shutil  # which few processes need, and every start would wait for
+
         left = shown_size(shutil.disk_usage(file).free)
         lack = f"no room for {shown_size(stop - start)} more ({error.strerror}): {left} are free"
         raise full_disk(folder, lack) from None
@@ -49,6 +51,8 @@ def reserve(file: int, start: int, stop: int, folder: str | None) -> None:
 
 def full_disk(folder: str | None, lack: str) -> CapacityError:
     """The error for a disk that has "no room for 1 GiB more ...: 4 KiB are free"."""
+    import tempfile  # which few processes need, and every start would wait for
+
     where = tempfile.gettempdir() if folder is None else folder
     return CapacityError(
         f"offload_folder={where!r} has {lack}. Free some, name a folder on a larger disk, or ask for a shorter context."

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +64,8 @@ class JsonFile:
         Raises:
             HubError: the hub refused or could not be reached.
         """
+        import tempfile  # which few processes need, and every start would wait for
+
         with tempfile.TemporaryDirectory() as folder:
             self._save(Path(folder), config_file_name)
             return push_folder(

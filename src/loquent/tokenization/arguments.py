@@ -5,13 +5,10 @@ https://huggingface.co/docs/transformers/pad_truncation lists the spellings.
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from enum import Enum
 
 from loquent.errors import ArgumentError
-
-logger = logging.getLogger(__name__)
 
 # What a model's length is said to be when it has none (transformers writes int(1e30)).
 UNLIMITED = int(1e30)
@@ -112,7 +109,9 @@ def _to_model_length(
         return pads, cuts, None
     if model_max_length <= _LARGE:
         return pads, cuts, model_max_length
-    logger.warning(
+    import logging  # which few processes need, and every start would wait for
+
+    logging.getLogger(__name__).warning(
         "Asked to pad or truncate to the model's length, but the tokenizer states none (model_max_length). "
         "Pass max_length=; nothing is cut now, and padding goes to the longest row at most."
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
@@ -21,8 +20,6 @@ from loquent.tokenization.backend import Backend, Encoding, library_errors
 from loquent.tokenization.batch import BatchEncoding
 from loquent.tokenization.padding import pad_rows
 from loquent.tokenization.vocabulary import Vocabulary
-
-logger = logging.getLogger(__name__)
 
 Text = str | Sequence[str] | Sequence[Sequence[str]]
 
@@ -300,7 +297,9 @@ class Encoder(Vocabulary):
         longest = max((len(row.ids) for row in rows), default=0)
         if longest > self.model_max_length and not self._warned_of_length:
             self._warned_of_length = True
-            logger.warning(
+            import logging  # which few processes need, and every start would wait for
+
+            logging.getLogger(__name__).warning(
                 "A text has %d tokens, more than the %d that the model takes (model_max_length). "
                 "Pass truncation=True to cut it.",
                 longest,

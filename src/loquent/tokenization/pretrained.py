@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -151,6 +149,8 @@ class Pretrained(Chat):
 
     def push_to_hub(self, repo_id: str, **hub: Any) -> Any:
         """Upload the tokenizer's files; `commit_message`, `private`, `token`, `revision`, `create_pr` as there."""
+        import tempfile  # which few processes need, and every start would wait for
+
         from loquent.hub.push import push_folder
 
         with tempfile.TemporaryDirectory() as folder:
@@ -215,6 +215,8 @@ class Pretrained(Chat):
         elif name and self._vocab_files.get("vocab_file", Path()).is_file():
             written = [folder / f"{prefix}{name}"]
             if not written[0].exists() or not written[0].samefile(self._vocab_files["vocab_file"]):
+                import shutil  # which few processes need, and every start would wait for
+
                 shutil.copyfile(self._vocab_files["vocab_file"], written[0])
         elif required:
             raise ArgumentError(
